@@ -1,0 +1,65 @@
+// One pool per engine, passed in Context. Fork-join only: run() returns when every worker is done.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <thread>
+#include <type_traits>
+#include <vector>
+
+namespace mete {
+
+/// A non-owning reference to a callable; valid while the callable lives.
+template <typename Signature>
+class FunctionRef;
+template <typename R, typename... Args>
+class FunctionRef<R(Args...)> {
+ public:
+  template <typename F, typename = std::enable_if_t<!std::is_same_v<std::decay_t<F>, FunctionRef>>>
+  FunctionRef(F&& f)
+      : object_(const_cast<void*>(static_cast<const void*>(&f))), call_([](void* object, Args... args) -> R {
+          return (*static_cast<std::remove_reference_t<F>*>(object))(args...);
+        }) {}
+  R operator()(Args... args) const { return call_(object_, args...); }
+
+ private:
+  void* object_;
+  R (*call_)(void*, Args...);
+};
+
+class ThreadPool {
+ public:
+  /// `threads` >= 1 counts the caller, which works too. Throws Error(kRuntime) if threads cannot start.
+  explicit ThreadPool(int threads);
+  ~ThreadPool();
+  ThreadPool(const ThreadPool&) = delete;
+  ThreadPool& operator=(const ThreadPool&) = delete;
+
+  int size() const { return size_; }
+
+  /// Calls work(worker) once on each of the first `workers` threads (default: all), worker 0 on the caller.
+  /// Not reentrant; `work` must not throw.
+  void run(FunctionRef<void(int)> work, int workers = 0) noexcept;
+
+  /// Calls body(begin, end, worker) over [0, n) in pieces of at most `grain`, handed out dynamically.
+  /// Results must not depend on which worker gets a piece.
+  void parallel_for(int64_t n, int64_t grain, FunctionRef<void(int64_t, int64_t, int)> body) noexcept;
+
+ private:
+  void worker_loop(int worker) noexcept;
+
+  int size_;
+  struct alignas(64) Shared {
+    std::atomic<uint32_t> generation{0};  // odd/even is meaningless; a change means new work
+    std::atomic<bool> stop{false};
+    alignas(64) std::atomic<int> pending{0};
+    alignas(64) std::atomic<int> sleepers{0};
+  };
+  std::unique_ptr<Shared> shared_;
+  const FunctionRef<void(int)>* work_ = nullptr;
+  int active_ = 0;
+  std::vector<std::thread> threads_;
+};
+
+}  // namespace mete
