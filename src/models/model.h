@@ -1,0 +1,62 @@
+// A model: its configuration and one forward for everything (docs/architecture.md, "Life of a token").
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "format/gguf.h"
+#include "ops/context.h"
+#include "request/batch.h"
+#include "request/kv_access.h"
+
+namespace mete {
+
+/// What the engine needs to know of any model.
+struct ModelConfig {
+  std::string arch;  ///< general.architecture
+  int64_t layers = 0, d_model = 0, vocab = 0;
+  int64_t heads = 0, kv_heads = 0, head_dim = 0, ffn = 0;
+  int64_t context_train = 0;     ///< context length the model was trained with
+  int64_t kv_layers = 0;         ///< layers that own KV; model layer i < kv_layers uses KV layer i
+  std::vector<int32_t> windows;  ///< per layer: sliding window in tokens, 0 = none
+  int64_t weight_bytes = 0;      ///< packed weights resident in memory
+  int64_t bytes_per_token = 0;   ///< weight bytes that decoding one token reads
+  int64_t macs_per_token = 0;    ///< multiply-adds of the layers' weight matrices per token
+  int64_t macs_per_logits = 0;   ///< multiply-adds of the output matrix per wanted logits row
+};
+
+/// What forward writes. The engine sizes the buffers from the batch.
+struct Outputs {
+  float* logits = nullptr;    ///< [batch.logits_rows][vocab]
+  RowStats* stats = nullptr;  ///< [batch.logits_rows], if batch.want_stats
+  float* taps = nullptr;      ///< [batch.tap_layers][batch.rows][d_model]
+};
+
+struct LoadOptions {
+  int64_t context = 0;     ///< chosen context (-c); context-dependent RoPE is fixed by it
+  int64_t max_rows = 512;  ///< largest batch that forward will see
+  /// Called with bytes done and bytes in all while weights are read; may be null.
+  void (*progress)(void* user, int64_t done, int64_t total) = nullptr;
+  void* progress_user = nullptr;
+};
+
+class Model {
+ public:
+  virtual ~Model() = default;
+  const ModelConfig& config() const { return config_; }
+  /// rows <= LoadOptions::max_rows. Allocates nothing after the first call with the largest batch.
+  virtual void forward(Context& ctx, const Batch& batch, KvAccess& kv, Outputs& outputs) noexcept = 0;
+
+ protected:
+  ModelConfig config_;
+};
+
+/// Reads configuration and weights. Throws Error: kBadModel naming the key or tensor; kRuntime when memory or
+/// the file fails.
+std::unique_ptr<Model> load_model(Context& ctx, const GgufFile& file, const LoadOptions& options);
+
+/// Only the configuration, checked; nothing is allocated. Same errors.
+ModelConfig read_model_config(const GgufFile& file);
+
+}  // namespace mete

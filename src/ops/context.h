@@ -1,0 +1,39 @@
+// What every op needs: threads, kernels, scratch. No globals: it is an argument.
+#pragma once
+
+#include <cstdint>
+
+#include "base/aligned.h"
+#include "base/thread_pool.h"
+#include "kernels/cpu/table.h"
+
+namespace mete {
+
+/// How matmuls are computed. kReference: weights dequantised, activations in float32, sums in double; slow,
+/// for measuring what quantised activations cost.
+enum class NumericMode { kStandard, kReference };
+
+/// Growable scratch, reused between calls; grows only while a larger step is warmed up.
+class Scratch {
+ public:
+  /// At least `bytes` bytes, 64-byte aligned; contents undefined; valid until the next call.
+  uint8_t* get(size_t bytes) {
+    if (buffer_.bytes() < bytes) buffer_ = AlignedBuffer(bytes + bytes / 4);
+    return buffer_.data();
+  }
+  size_t bytes() const { return buffer_.bytes(); }
+
+ private:
+  AlignedBuffer buffer_;
+};
+
+struct Context {
+  ThreadPool& pool;
+  const KernelTable& kernels;
+  NumericMode mode = NumericMode::kStandard;
+  Scratch activations{};  ///< quantised activation rows of the running matmul
+  Scratch workers{};      ///< per-worker kernel scratch
+  Scratch attention{};    ///< per-worker attention scratch
+};
+
+}  // namespace mete

@@ -1,0 +1,23 @@
+// Row-wise ops on [rows][n] float matrices, split over rows. Definitions: kernels/cpu/float_ops.h.
+#pragma once
+
+#include <cstdint>
+
+#include "ops/context.h"
+
+namespace mete {
+
+/// x: [rows][n] contiguous; out may be x. weight: [n] or null.
+void rms_norm(Context& ctx, const float* x, const float* weight, float eps, int64_t rows, int64_t n,
+              float* out) noexcept;
+/// x = x + y over rows * n elements.
+void add_in_place(Context& ctx, float* x, const float* y, int64_t rows, int64_t n) noexcept;
+void scale_in_place(Context& ctx, float* x, float factor, int64_t rows, int64_t n) noexcept;
+/// out = silu(gate) * up, element-wise; out may be gate.
+void silu_mul(Context& ctx, const float* gate, const float* up, int64_t rows, int64_t n, float* out) noexcept;
+void gelu_mul(Context& ctx, const float* gate, const float* up, int64_t rows, int64_t n, float* out) noexcept;
+void softcap_in_place(Context& ctx, float* x, float cap, int64_t rows, int64_t n) noexcept;
+/// stats[i] of logits row i, [rows][n].
+void row_stats(Context& ctx, const float* logits, int64_t rows, int64_t n, RowStats* stats) noexcept;
+
+}  // namespace mete
