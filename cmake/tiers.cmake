@@ -7,9 +7,12 @@ set(METE_FLAGS_avx512 -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512cd -mav
 set(METE_FLAGS_avx512_vnni ${METE_FLAGS_avx512} -mavx512vnni)
 set(METE_FLAGS_avx512_bf16 ${METE_FLAGS_avx512_vnni} -mavx512bf16)
 
+# GCC 12 warns about the undefined vectors in its own intrinsics headers (GCC bug 105593).
+set(METE_TIER_WARNINGS $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>)
+
 foreach(tier IN LISTS METE_TIERS)
   file(GLOB tier_sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/kernels/cpu/*_${tier}.cpp)
   foreach(source IN LISTS tier_sources)
-    set_source_files_properties(${source} PROPERTIES COMPILE_OPTIONS "${METE_FLAGS_${tier}}")
+    set_source_files_properties(${source} PROPERTIES COMPILE_OPTIONS "${METE_FLAGS_${tier}};${METE_TIER_WARNINGS}")
   endforeach()
 endforeach()
