@@ -2,7 +2,6 @@
 
 #include <immintrin.h>
 
-#include <algorithm>
 #include <system_error>
 
 #include "base/error.h"
@@ -16,7 +15,8 @@ constexpr int kSpins = 2000;
 
 }  // namespace
 
-ThreadPool::ThreadPool(int threads) : size_(std::max(1, threads)), shared_(std::make_unique<Shared>()) {
+ThreadPool::ThreadPool(int threads)
+    : size_(std::max(1, threads)), shared_(std::make_unique<Shared>()), limit_(size_) {
   threads_.reserve(static_cast<size_t>(size_ - 1));
   try {
     for (int i = 1; i < size_; ++i) threads_.emplace_back([this, i] { worker_loop(i); });
@@ -58,7 +58,7 @@ void ThreadPool::worker_loop(int worker) noexcept {
 }
 
 void ThreadPool::run(FunctionRef<void(int)> work, int workers) noexcept {
-  const int active = workers <= 0 ? size_ : std::min(workers, size_);
+  const int active = workers <= 0 ? limit_ : std::min(workers, limit_);
   if (active == 1) {
     work(0);
     return;
@@ -79,11 +79,12 @@ void ThreadPool::run(FunctionRef<void(int)> work, int workers) noexcept {
   }
 }
 
-void ThreadPool::parallel_for(int64_t n, int64_t grain, FunctionRef<void(int64_t, int64_t, int)> body) noexcept {
+void ThreadPool::parallel_for(int64_t n, int64_t grain,
+                              FunctionRef<void(int64_t, int64_t, int)> body) noexcept {
   if (n <= 0) return;
   grain = std::max<int64_t>(1, grain);
   const int64_t pieces = (n + grain - 1) / grain;
-  if (pieces == 1 || size_ == 1) {
+  if (pieces == 1 || limit_ == 1) {
     body(0, n, 0);
     return;
   }
@@ -96,7 +97,7 @@ void ThreadPool::parallel_for(int64_t n, int64_t grain, FunctionRef<void(int64_t
           body(begin, std::min(n, begin + grain), worker);
         }
       },
-      static_cast<int>(std::min<int64_t>(pieces, size_)));
+      static_cast<int>(std::min<int64_t>(pieces, limit_)));
 }
 
 }  // namespace mete

@@ -1,6 +1,7 @@
 // One pool per engine, passed in Context. Fork-join only: run() returns when every worker is done.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <memory>
@@ -36,10 +37,15 @@ class ThreadPool {
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
 
+  /// Threads in the pool.
   int size() const { return size_; }
 
-  /// Calls work(worker) once on each of the first `workers` threads (default: all), worker 0 on the caller.
-  /// Not reentrant; `work` must not throw.
+  /// Threads that take part in run() and parallel_for() from now on, 1..size(). Never changes a result.
+  void set_active(int workers) { limit_ = std::clamp(workers, 1, size_); }
+  int active() const { return limit_; }
+
+  /// Calls work(worker) once on each of the first `workers` threads (default: active()), worker 0 on the
+  /// caller. Not reentrant; `work` must not throw.
   void run(FunctionRef<void(int)> work, int workers = 0) noexcept;
 
   /// Calls body(begin, end, worker) over [0, n) in pieces of at most `grain`, handed out dynamically.
@@ -58,7 +64,8 @@ class ThreadPool {
   };
   std::unique_ptr<Shared> shared_;
   const FunctionRef<void(int)>* work_ = nullptr;
-  int active_ = 0;
+  int active_ = 0;  // of the work at hand
+  int limit_;
   std::vector<std::thread> threads_;
 };
 
