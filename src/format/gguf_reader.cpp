@@ -117,10 +117,11 @@ bool GgufReader::take(void* out, size_t bytes, const char* field) {
 
 /// A run of bytes, copied into the arena.
 bool GgufReader::take_bytes(uint64_t bytes, const uint8_t** out, const char* field) {
+  if (bytes == 0) return true;  // *out stays null
   if (!need(bytes, field)) return false;
   uint8_t* to = arena_->allocate(bytes);
   *out = to;
-  if (bytes <= kWindowBytes / 4) return bytes == 0 || take(to, bytes, field);
+  if (bytes <= kWindowBytes / 4) return take(to, bytes, field);
   const Status status = source_.read(position_, {to, static_cast<size_t>(bytes)});
   if (!status) return fail(status.error());
   position_ += bytes;
