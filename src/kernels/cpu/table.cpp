@@ -10,7 +10,6 @@ KernelTable make_kernel_table(CpuTier tier) {
   fill_gemm_float(tier, table);
   fill_floats(tier, table);
   fill_attention(tier, table);
-  fill_peak(tier, table);
   return table;
 }
 

@@ -5,7 +5,6 @@
 #include "kernels/cpu/attention.h"
 #include "kernels/cpu/float_ops.h"
 #include "kernels/cpu/matmul.h"
-#include "kernels/cpu/peak.h"
 #include "tensor/dtype.h"
 
 namespace mete {
@@ -21,7 +20,6 @@ struct KernelTable {
   GemmFn gemm_reference[kDTypeIdLimit];
   FloatKernels floats;
   AttentionKernels attention;
-  PeakFn int8_peak;  ///< for measuring the machine
 };
 
 /// The table of a tier. A family without code of its own for a tier uses the best lower tier's: the bits are
@@ -35,6 +33,5 @@ void fill_gemm_k(CpuTier tier, KernelTable& table);      ///< Q2_K..Q6_K IQ4_XS,
 void fill_gemm_float(CpuTier tier, KernelTable& table);  ///< F32 F16 BF16; gemm_reference of every type
 void fill_floats(CpuTier tier, KernelTable& table);
 void fill_attention(CpuTier tier, KernelTable& table);
-void fill_peak(CpuTier tier, KernelTable& table);
 
 }  // namespace mete
