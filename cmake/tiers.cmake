@@ -8,7 +8,8 @@ set(METE_FLAGS_avx512_vnni ${METE_FLAGS_avx512} -mavx512vnni)
 set(METE_FLAGS_avx512_bf16 ${METE_FLAGS_avx512_vnni} -mavx512bf16)
 
 # GCC 12 warns about the undefined vectors in its own intrinsics headers (GCC bug 105593).
-set(METE_TIER_WARNINGS $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>)
+set(METE_TIER_WARNINGS $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>
+                       $<$<CXX_COMPILER_ID:GNU>:-Wno-uninitialized>)
 
 foreach(tier IN LISTS METE_TIERS)
   file(GLOB tier_sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/kernels/cpu/*_${tier}.cpp)

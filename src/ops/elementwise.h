@@ -10,6 +10,9 @@ namespace mete {
 /// x: [rows][n] contiguous; out may be x. weight: [n] or null.
 void rms_norm(Context& ctx, const float* x, const float* weight, float eps, int64_t rows, int64_t n,
               float* out) noexcept;
+/// x: [rows][n] contiguous; out may be x. weight, bias: [n] or null.
+void layer_norm(Context& ctx, const float* x, const float* weight, const float* bias, float eps, int64_t rows,
+                int64_t n, float* out) noexcept;
 /// x = x + y over rows * n elements.
 void add_in_place(Context& ctx, float* x, const float* y, int64_t rows, int64_t n) noexcept;
 void scale_in_place(Context& ctx, float* x, float factor, int64_t rows, int64_t n) noexcept;

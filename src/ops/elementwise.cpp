@@ -1,0 +1,72 @@
+#include "ops/elementwise.h"
+
+#include <algorithm>
+
+namespace mete {
+namespace {
+
+// Below this many elements per piece a fork-join costs more than it saves. Never changes a bit.
+constexpr int64_t kPieceElements = 8192;
+
+template <typename Body>
+void over_rows(Context& ctx, int64_t rows, int64_t n, Body body) {
+  const int64_t grain = std::max<int64_t>(1, kPieceElements / std::max<int64_t>(1, n));
+  ctx.pool.parallel_for(rows, grain, [&](int64_t begin, int64_t end, int) {
+    for (int64_t r = begin; r < end; ++r) body(r);
+  });
+}
+
+template <typename Body>
+void over_elements(Context& ctx, int64_t count, Body body) {
+  ctx.pool.parallel_for(count, kPieceElements,
+                        [&](int64_t begin, int64_t end, int) { body(begin, end - begin); });
+}
+
+}  // namespace
+
+void rms_norm(Context& ctx, const float* x, const float* weight, float eps, int64_t rows, int64_t n,
+              float* out) noexcept {
+  over_rows(ctx, rows, n,
+            [&](int64_t r) { ctx.kernels.floats.rms_norm(x + r * n, weight, eps, n, out + r * n); });
+}
+
+void layer_norm(Context& ctx, const float* x, const float* weight, const float* bias, float eps, int64_t rows,
+                int64_t n, float* out) noexcept {
+  over_rows(ctx, rows, n,
+            [&](int64_t r) { ctx.kernels.floats.layer_norm(x + r * n, weight, bias, eps, n, out + r * n); });
+}
+
+void add_in_place(Context& ctx, float* x, const float* y, int64_t rows, int64_t n) noexcept {
+  over_elements(ctx, rows * n,
+                [&](int64_t i, int64_t count) { ctx.kernels.floats.add(x + i, y + i, count, x + i); });
+}
+
+void scale_in_place(Context& ctx, float* x, float factor, int64_t rows, int64_t n) noexcept {
+  over_elements(ctx, rows * n,
+                [&](int64_t i, int64_t count) { ctx.kernels.floats.scale(x + i, factor, count, x + i); });
+}
+
+void silu_mul(Context& ctx, const float* gate, const float* up, int64_t rows, int64_t n,
+              float* out) noexcept {
+  over_elements(ctx, rows * n, [&](int64_t i, int64_t count) {
+    ctx.kernels.floats.silu_mul(gate + i, up + i, count, out + i);
+  });
+}
+
+void gelu_mul(Context& ctx, const float* gate, const float* up, int64_t rows, int64_t n,
+              float* out) noexcept {
+  over_elements(ctx, rows * n, [&](int64_t i, int64_t count) {
+    ctx.kernels.floats.gelu_mul(gate + i, up + i, count, out + i);
+  });
+}
+
+void softcap_in_place(Context& ctx, float* x, float cap, int64_t rows, int64_t n) noexcept {
+  over_elements(ctx, rows * n,
+                [&](int64_t i, int64_t count) { ctx.kernels.floats.softcap(x + i, cap, count, x + i); });
+}
+
+void row_stats(Context& ctx, const float* logits, int64_t rows, int64_t n, RowStats* stats) noexcept {
+  over_rows(ctx, rows, n, [&](int64_t r) { stats[r] = ctx.kernels.floats.row_stats(logits + r * n, n); });
+}
+
+}  // namespace mete
