@@ -1,0 +1,135 @@
+#include "text/bpe.h"
+
+#include <bit>
+
+#include "text/utf8.h"
+
+namespace mete {
+namespace {
+
+constexpr std::string_view kMerges = "tokenizer.ggml.merges";
+
+bool can_merge(TokenKind kind) {
+  return kind == TokenKind::kNormal || kind == TokenKind::kUserDefined || kind == TokenKind::kUnused;
+}
+
+}  // namespace
+
+Result<Bpe> Bpe::load(const GgufMetadata& metadata, const Vocab& vocab, Spelling spelling,
+                      bool ignore_merges) {
+  const auto merges = metadata.strings(kMerges);
+  if (!merges) return merges.error();
+  constexpr size_t kMaxMerges = size_t{1} << 28;
+  if (merges->size() > kMaxMerges) {
+    return bad_model("{} has {} entries, expected at most {}", kMerges, merges->size(), kMaxMerges);
+  }
+  Bpe bpe;
+  bpe.spelling_ = spelling;
+  bpe.ignore_merges_ = ignore_merges;
+  for (int32_t id = 0; id < vocab.size(); ++id) {
+    bpe.longest_piece_ = std::max(bpe.longest_piece_, vocab.piece(id).size());
+  }
+  const size_t slots = std::bit_ceil(std::max<size_t>(2, merges->size() + merges->size() / 2));
+  bpe.pairs_.assign(slots, Pair{0, 0, -1});
+  bpe.shift_ = 64 - std::countr_zero(slots);
+  for (size_t i = 0; i < merges->size(); ++i) {
+    if (Status s = bpe.add_merge(vocab, (*merges)[i], i); !s) return s.error();
+  }
+  return bpe;
+}
+
+Status Bpe::add_merge(const Vocab& vocab, std::string_view merge, size_t number) {
+  const size_t space = merge.find(' ', 1);
+  if (space == std::string_view::npos) {
+    return bad_model("{}[{}] is \"{}\", expected two tokens and a space between", kMerges, number,
+                     utf8_repair(merge));
+  }
+  const std::string_view parts[] = {merge.substr(0, space), merge.substr(space + 1)};
+  const std::string whole = std::string(parts[0]).append(parts[1]);
+  int32_t ids[3];
+  for (int i = 0; i < 3; ++i) {
+    const std::string_view text = i < 2 ? parts[i] : whole;
+    const auto id = vocab.find(text);
+    if (!id || !can_merge(vocab.kind(*id))) {
+      return bad_model("{}[{}] is \"{}\": \"{}\" is {}", kMerges, number, utf8_repair(merge),
+                       utf8_repair(text), id ? "a special token" : "not in the vocabulary");
+    }
+    ids[i] = *id;
+  }
+  const uint64_t key =
+      (static_cast<uint64_t>(static_cast<uint32_t>(ids[0])) << 32) | static_cast<uint32_t>(ids[1]);
+  size_t slot = slot_of(key);
+  for (; pairs_[slot].joined >= 0; slot = (slot + 1) & (pairs_.size() - 1)) {
+    if (pairs_[slot].key == key) return {};  // the first rank counts
+  }
+  pairs_[slot] = {key, static_cast<uint32_t>(number), ids[2]};
+  return {};
+}
+
+uint32_t Bpe::find(int32_t left, int32_t right, int32_t& joined) const {
+  // A missing token (-1) gives a key that no merge has.
+  const uint64_t key =
+      (static_cast<uint64_t>(static_cast<uint32_t>(left)) << 32) | static_cast<uint32_t>(right);
+  for (size_t slot = slot_of(key); pairs_[slot].joined >= 0; slot = (slot + 1) & (pairs_.size() - 1)) {
+    if (pairs_[slot].key != key) continue;
+    joined = pairs_[slot].joined;
+    return pairs_[slot].rank;
+  }
+  return kNoMerge;
+}
+
+void Bpe::symbols_of(const Vocab& vocab, std::string_view word, std::vector<int32_t>& symbols) const {
+  symbols.clear();
+  const auto& bytes = vocab.byte_tokens();
+  if (spelling_ == Spelling::kByteLevel) {
+    for (const char c : word) symbols.push_back(bytes[static_cast<uint8_t>(c)]);
+    return;
+  }
+  while (!word.empty()) {
+    const std::string_view symbol = word.substr(0, utf8_announced_bytes(word[0]));
+    word.remove_prefix(symbol.size());
+    const auto id = vocab.find(symbol);
+    if (id && can_merge(vocab.kind(*id))) {
+      symbols.push_back(*id);
+      continue;
+    }
+    for (const char c : symbol) {
+      const int32_t byte = bytes[static_cast<uint8_t>(c)];
+      symbols.push_back(byte >= 0 ? byte : vocab.unk);
+    }
+  }
+}
+
+int32_t Bpe::whole_word(const Vocab& vocab, std::string_view word, std::string& spelled) const {
+  if (word.size() > longest_piece_) return -1;
+  if (spelling_ == Spelling::kMetaspace) {
+    // Gemma 4's runs of newlines are tokens that no merge makes.
+    if (word.find_first_not_of('\n') != std::string_view::npos) return -1;
+    spelled.assign(word);
+  } else {
+    if (!ignore_merges_) return -1;
+    spelled.clear();
+    for (const char c : word) utf8_append(spelled, byte_level_map()[static_cast<uint8_t>(c)]);
+  }
+  const auto id = vocab.find(spelled);
+  return id && can_merge(vocab.kind(*id)) ? *id : -1;
+}
+
+void Bpe::encode(const Vocab& vocab, std::string_view word, Scratch& scratch,
+                 std::vector<int32_t>& ids) const {
+  if (scratch.cache.find(word, ids)) return;
+  const size_t before = ids.size();
+  if (const int32_t id = whole_word(vocab, word, scratch.spelled); id >= 0) {
+    ids.push_back(id);
+  } else {
+    symbols_of(vocab, word, scratch.symbols);
+    const auto pair = [&](int32_t left, int32_t right, int32_t& joined) { return find(left, right, joined); };
+    const size_t count = merge_pairs(scratch.symbols.data(), scratch.symbols.size(), scratch.merge, pair);
+    for (size_t i = 0; i < count; ++i) {
+      if (scratch.symbols[i] >= 0) ids.push_back(scratch.symbols[i]);
+    }
+  }
+  scratch.cache.put(word, ids.data() + before, ids.size() - before);
+}
+
+}  // namespace mete
