@@ -53,7 +53,11 @@ size_t merge_short(Symbol* symbols, size_t count, MergeScratch<Symbol>& scratch,
 template <typename Symbol, typename Find>
 size_t merge_long(Symbol* symbols, size_t count, MergeScratch<Symbol>& scratch, Find find) {
   const auto end = static_cast<uint32_t>(count);
-  auto& [rank, joined, next, previous, heap] = scratch;
+  auto& rank = scratch.rank;
+  auto& joined = scratch.joined;
+  auto& next = scratch.next;
+  auto& previous = scratch.previous;
+  auto& heap = scratch.heap;
   next.resize(count);
   previous.resize(count);
   heap.clear();

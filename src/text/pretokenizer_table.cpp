@@ -39,8 +39,8 @@ constexpr const char* kGpt4o[] = {R"([^\r\n\p{L}\p{N}]?)" METE_UPPER "*" METE_LO
 constexpr const char* kDeepseekCoder[] = {R"([\r\n])", R"(\s?\p{L}+)", R"(\s?\p{P}+)", METE_CJK, R"(\p{N})"};
 constexpr const char* kDeepseekV3[] = {
     R"(\p{N}{1,3})", METE_KANA,
-    R"re([!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|)re"
-    R"([^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)"};
+    (R"re([!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|)re"
+     R"([^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)")};
 // Published with "\s+$" for trailing white space; no newline is left at that point, and the form here finds
 // the same piece without trying every start of a long run.
 constexpr const char* kDeepseekLlm[] = {

@@ -67,7 +67,7 @@ Status Tokenizer::Impl::load_bpe(const GgufMetadata& metadata, std::string_view 
   vocab = *std::move(loaded);
   auto merges = Bpe::load(metadata, vocab, spelling, found->ignore_merges);
   if (!merges) return merges.error();
-  model = BpeModel{PreTokenizer(*found), *std::move(merges)};
+  model.emplace<BpeModel>(BpeModel{PreTokenizer(*found), *std::move(merges)});
   kind = fmt::format("bpe/{}", pre);
   return load_flags(metadata, found->add_bos);
 }
@@ -78,7 +78,7 @@ Status Tokenizer::Impl::load_spm(const GgufMetadata& metadata) {
   vocab = *std::move(loaded);
   auto spm = Spm::load(metadata, vocab);
   if (!spm) return spm.error();
-  model = *std::move(spm);
+  model.emplace<Spm>(*std::move(spm));
   kind = "spm";
   const auto prefix = metadata.boolean_or("tokenizer.ggml.add_space_prefix", true);
   if (!prefix) return prefix.error();
