@@ -30,9 +30,11 @@ struct GgufValue {
   std::span<const uint8_t> bytes;                  ///< numbers: `count` packed elements (unaligned)
   std::vector<std::string_view> strings;           ///< strings: `count` entries
 
-  /// Element i of a number array, widened. Integers outside int64 are refused by the reader's typed access.
+  /// Element i of a number or number array, widened; booleans are 0 and 1. A U64 beyond int64 saturates in
+  /// integer(); GgufMetadata's getters refuse it.
   double number(uint64_t i = 0) const;
   int64_t integer(uint64_t i = 0) const;
+  uint64_t unsigned_integer(uint64_t i = 0) const;  ///< of U64 only
   bool is_integer() const;
   bool is_number() const;
 };

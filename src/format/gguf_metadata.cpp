@@ -100,6 +100,11 @@ int64_t GgufValue::integer(uint64_t i) const {
   }
 }
 
+uint64_t GgufValue::unsigned_integer(uint64_t i) const {
+  METE_CHECK(element == GgufValueType::kU64);
+  return load<uint64_t>(*this, i);
+}
+
 const GgufValue* GgufMetadata::find(std::string_view key) const {
   const auto found = values_.find(key);
   return found == values_.end() ? nullptr : &found->second;
