@@ -1,0 +1,119 @@
+// 256-bit vectors for gemm_q32_tiles.h: a panel of 16 lanes is two vectors. Included inside a tier's
+// namespace; __AVXVNNI__ chooses the integer product.
+
+using Int = __m256i;
+using Float = __m256;
+using Mask = __m256i;
+constexpr int kLanes = 8;
+constexpr int kVectors = 2;      // vectors per panel
+constexpr int kTileVectors = 2;  // vectors per prefill tile: one panel
+constexpr int kTileTokens = 3;
+constexpr int kDirectTokens = 2;
+
+static inline Int load(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
+static inline void store(void* p, Int x) { _mm256_storeu_si256(static_cast<__m256i*>(p), x); }
+static inline Float load_float(const void* p) { return _mm256_loadu_ps(static_cast<const float*>(p)); }
+static inline void store_float(void* p, Float x) { _mm256_storeu_ps(static_cast<float*>(p), x); }
+static inline Int zero() { return _mm256_setzero_si256(); }
+static inline Float zero_float() { return _mm256_setzero_ps(); }
+static inline Int bytes(int x) { return _mm256_set1_epi8(static_cast<char>(x)); }
+static inline Int bit_and(Int a, Int b) { return _mm256_and_si256(a, b); }
+static inline Int bit_xor(Int a, Int b) { return _mm256_xor_si256(a, b); }
+template <int kShift>  // of 16-bit lanes; negative: right
+static inline Int shift16(Int x) {
+  if constexpr (kShift >= 0)
+    return _mm256_slli_epi16(x, kShift);
+  else
+    return _mm256_srli_epi16(x, -kShift);
+}
+/// (a & b) | c
+static inline Int and_or(Int a, Int b, Int c) { return _mm256_or_si256(_mm256_and_si256(a, b), c); }
+static inline Int shift_left32(Int x, int n) { return _mm256_slli_epi32(x, n); }
+static inline Int sub32(Int a, Int b) { return _mm256_sub_epi32(a, b); }
+static inline Int add32(Int a, Int b) { return _mm256_add_epi32(a, b); }
+static inline Int lookup(const int8_t* table, Int index) {
+  return _mm256_shuffle_epi8(
+      _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(table))), index);
+}
+static inline Int broadcast32(const void* p) {
+  int32_t x;
+  memcpy(&x, p, 4);
+  return _mm256_set1_epi32(x);
+}
+static inline Float broadcast_float(const void* p) {
+  float x;
+  memcpy(&x, p, 4);
+  return _mm256_set1_ps(x);
+}
+static inline Float mul(Float a, Float b) { return _mm256_mul_ps(a, b); }
+static inline Float fma(Float a, Float b, Float c) { return _mm256_fmadd_ps(a, b, c); }
+static inline Float to_float(Int x) { return _mm256_cvtepi32_ps(x); }
+/// Lanes' halves, widened exactly.
+static inline Float load_halves(const uint8_t* p) {
+  return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+}
+/// 2^(e - 128) of the lanes' exponent bytes; e = 0, 1 give denormals.
+static inline Float load_exponents(const uint8_t* p) {
+  const Int e = _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
+  const Int normal = _mm256_slli_epi32(_mm256_sub_epi32(e, _mm256_set1_epi32(1)), 23);
+  const Int denormal = _mm256_sllv_epi32(_mm256_set1_epi32(0x00200000), e);
+  const Int small = _mm256_cmpgt_epi32(_mm256_set1_epi32(2), e);
+  return _mm256_castsi256_ps(_mm256_blendv_epi8(normal, denormal, small));
+}
+
+static inline Mask lane_mask(int64_t count) {
+  const int n = count > 8 ? 8 : count < 0 ? 0 : static_cast<int>(count);
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+static inline Float load_out(const float* p, Mask mask) { return _mm256_maskload_ps(p, mask); }
+/// NaN is stored as 0x7fc00000.
+static inline void store_out(float* p, Mask mask, Float x) {
+  const Float canonical = _mm256_castsi256_ps(_mm256_set1_epi32(0x7fc00000));
+  _mm256_maskstore_ps(p, mask, _mm256_blendv_ps(x, canonical, _mm256_cmp_ps(x, x, _CMP_UNORD_Q)));
+}
+
+#if defined(__AVXVNNI__)
+constexpr bool kVnni = true;
+static inline Int dot4(Int acc, Int w, Int a) { return _mm256_dpbusd_avx_epi32(acc, w, a); }
+#else
+constexpr bool kVnni = false;
+#endif
+static inline Int maddubs(Int w, Int a) { return _mm256_maddubs_epi16(w, a); }
+static inline Int add16(Int a, Int b) { return _mm256_add_epi16(a, b); }
+static inline Int pair_sums(Int x) { return _mm256_madd_epi16(x, _mm256_set1_epi16(1)); }
+static inline Int magnitude8(Int x) { return _mm256_abs_epi8(x); }
+/// a with the sign of w, 0 where w is 0
+static inline Int with_sign8(Int a, Int w) { return _mm256_sign_epi8(a, w); }
+
+static inline int32_t max_lane(Int x) {
+  __m128i m = _mm_max_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
+  m = _mm_max_epi32(m, _mm_shuffle_epi32(m, 0x4e));
+  m = _mm_max_epi32(m, _mm_shuffle_epi32(m, 0xb1));
+  return _mm_cvtsi128_si32(m);
+}
+static inline int32_t sum_lanes(Int x) {
+  __m128i m = _mm_add_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
+  m = _mm_add_epi32(m, _mm_shuffle_epi32(m, 0x4e));
+  m = _mm_add_epi32(m, _mm_shuffle_epi32(m, 0xb1));
+  return _mm_cvtsi128_si32(m);
+}
+/// Largest magnitude of 32 floats, as bits.
+static inline uint32_t largest_magnitude(const float* x) {
+  const Int mask = _mm256_set1_epi32(0x7fffffff);
+  Int m = _mm256_setzero_si256();
+  for (int i = 0; i < 4; ++i) m = _mm256_max_epi32(m, _mm256_and_si256(load(x + 8 * i), mask));
+  return static_cast<uint32_t>(max_lane(m));
+}
+/// q = clamp(nearest even(x * inverse), +-127) of 32 floats; returns the sum of q.
+static inline int32_t quantize32(const float* x, float inverse, uint8_t* q) {
+  const Float factor = _mm256_set1_ps(inverse);
+  Int v[4];
+  for (int i = 0; i < 4; ++i) {
+    v[i] = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + 8 * i), factor));
+    v[i] = _mm256_max_epi32(_mm256_min_epi32(v[i], _mm256_set1_epi32(127)), _mm256_set1_epi32(-127));
+  }
+  // The packs work within 128-bit halves; the permutation restores the order.
+  const Int packed = _mm256_packs_epi16(_mm256_packs_epi32(v[0], v[1]), _mm256_packs_epi32(v[2], v[3]));
+  store(q, _mm256_permutevar8x32_epi32(packed, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7)));
+  return sum_lanes(_mm256_add_epi32(_mm256_add_epi32(v[0], v[1]), _mm256_add_epi32(v[2], v[3])));
+}

@@ -1,0 +1,385 @@
+// Kernels of the 32-block weight types over the vectors of gemm_q32_simd{256,512}.h. Included inside a
+// tier's namespace. A SIMD lane is an output row; every output is one chain of fused multiply-adds in
+// ascending block order whatever the tile, so tiles may be chosen freely (docs/numerics.md).
+
+// How a block's integer products are summed. With VNNI every weight is an unsigned byte with a zero point.
+// Without it `vpmaddubsw` adds two products u8 * s8 in int16, so activations being at most 127 in size:
+//   kSmall: weights in [0, 15]: 8 groups stay within 8 * 2 * 15 * 127 = 30480
+//   kMedium: weights in [0, 31]: 4 groups stay within 4 * 2 * 31 * 127 = 31496
+//   kSigned: |w| <= 128 with the sign moved to the activation: one group is at most 2 * 128 * 127 = 32512
+enum class Sum { kSmall, kMedium, kSigned };
+
+constexpr int8_t kIq4NlUnsigned[16] = {1,    24,   45,   63,  79,  93,  106, 118,
+                                       -127, -115, -103, -90, -75, -59, -39, -15};  // T + 128 as bytes
+constexpr int8_t kMxfp4Unsigned[16] = {16, 17, 18, 19, 20, 22, 24, 28, 16, 15, 14, 13, 12, 10, 8, 4};
+
+/// w[g] = elements 4g..4g+3 of vector `vec`'s lanes, from a panel block's nibbles.
+static inline void load_nibbles(const uint8_t* quants, int vec, Int* w) {
+  METE_UNROLL
+  for (int v = 0; v < 4; ++v) {
+    const Int x = load(quants + 64 * v + 4 * kLanes * vec);
+    w[v] = bit_and(x, bytes(15));
+    w[v + 4] = bit_and(shift16<-4>(x), bytes(15));
+  }
+}
+
+template <int kGroup>
+static inline void add_fifth_bit(Int high, Int* w) {
+  w[kGroup] = and_or(shift16<4 - kGroup>(high), bytes(16), w[kGroup]);
+}
+
+static inline void load_fives(const uint8_t* high, int vec, Int* w) {
+  load_nibbles(high + 64, vec, w);
+  const Int h = load(high + 4 * kLanes * vec);
+  add_fifth_bit<0>(h, w);
+  add_fifth_bit<1>(h, w);
+  add_fifth_bit<2>(h, w);
+  add_fifth_bit<3>(h, w);
+  add_fifth_bit<4>(h, w);
+  add_fifth_bit<5>(h, w);
+  add_fifth_bit<6>(h, w);
+  add_fifth_bit<7>(h, w);
+}
+
+static inline void look_up(const int8_t* table, Int* w) {
+  METE_UNROLL
+  for (int g = 0; g < 8; ++g) w[g] = lookup(table, w[g]);
+}
+
+// Each type: bytes of a panel block, log2 of the zero point (-1: none), and its fields as vectors.
+struct Q4_0 {
+  static constexpr int kBytes = 18 * 16, kZeroShift = 3;
+  static constexpr bool kMin = false;
+  static constexpr Sum kSum = Sum::kSmall;
+  static inline Float scale(const uint8_t* block, int vec) { return load_halves(block + 2 * kLanes * vec); }
+  static inline Float min(const uint8_t*, int) { return zero_float(); }
+  static inline void weights(const uint8_t* block, int vec, Int* w) { load_nibbles(block + 32, vec, w); }
+};
+struct Q4_1 : Q4_0 {
+  static constexpr int kBytes = 20 * 16, kZeroShift = -1;
+  static constexpr bool kMin = true;
+  static inline Float min(const uint8_t* block, int vec) {
+    return load_halves(block + 32 + 2 * kLanes * vec);
+  }
+  static inline void weights(const uint8_t* block, int vec, Int* w) { load_nibbles(block + 64, vec, w); }
+};
+struct Q5_0 : Q4_0 {
+  static constexpr int kBytes = 22 * 16, kZeroShift = 4;
+  static constexpr Sum kSum = Sum::kMedium;
+  static inline void weights(const uint8_t* block, int vec, Int* w) { load_fives(block + 32, vec, w); }
+};
+struct Q5_1 : Q4_1 {
+  static constexpr int kBytes = 24 * 16;
+  static constexpr Sum kSum = Sum::kMedium;
+  static inline void weights(const uint8_t* block, int vec, Int* w) { load_fives(block + 64, vec, w); }
+};
+struct Q8_0 : Q4_0 {
+  static constexpr int kBytes = 34 * 16, kZeroShift = kVnni ? 7 : -1;
+  static constexpr Sum kSum = Sum::kSigned;
+  static inline void weights(const uint8_t* block, int vec, Int* w) {
+    METE_UNROLL
+    for (int g = 0; g < 8; ++g) {
+      w[g] = load(block + 32 + 64 * g + 4 * kLanes * vec);
+      if constexpr (kVnni) w[g] = bit_xor(w[g], bytes(0x80));
+    }
+  }
+};
+struct IQ4_NL : Q4_0 {
+  static constexpr int kZeroShift = kVnni ? 7 : -1;
+  static constexpr Sum kSum = Sum::kSigned;
+  static inline void weights(const uint8_t* block, int vec, Int* w) {
+    load_nibbles(block + 32, vec, w);
+    look_up(kVnni ? kIq4NlUnsigned : kIq4NlValues, w);
+  }
+};
+struct MXFP4 : Q4_0 {
+  static constexpr int kBytes = 17 * 16, kZeroShift = 4;
+  static constexpr Sum kSum = Sum::kMedium;
+  static inline Float scale(const uint8_t* block, int vec) { return load_exponents(block + kLanes * vec); }
+  static inline void weights(const uint8_t* block, int vec, Int* w) {
+    load_nibbles(block + 16, vec, w);
+    look_up(kMxfp4Unsigned, w);
+  }
+};
+
+/// -zero point * sum of the block's activations: where a dot product starts.
+template <class Type>
+static inline Int start(const uint8_t* sum) {
+  if constexpr (Type::kZeroShift < 0)
+    return zero();
+  else
+    return sub32(zero(), shift_left32(broadcast32(sum), Type::kZeroShift));
+}
+
+/// The running integer sum of one vector and token.
+template <class Type>
+struct Dot {
+  Int total;
+  Int narrow;  // int16 sums, without VNNI
+  inline void begin(Int first) {
+    total = first;
+    if constexpr (!kVnni) narrow = zero();
+  }
+  /// Adds group kGroup: w the weights, a the broadcast activations.
+  template <int kGroup>
+  inline void add(Int w, Int a) {
+#if defined(__AVX512VNNI__) || defined(__AVXVNNI__)
+    total = dot4(total, w, a);
+#else
+    if constexpr (Type::kSum == Sum::kSigned) {
+      total = add32(total, pair_sums(maddubs(magnitude8(w), with_sign8(a, w))));
+    } else {
+      narrow = add16(narrow, maddubs(w, a));
+      if constexpr (kGroup == 7 || (kGroup == 3 && Type::kSum == Sum::kMedium)) {
+        total = add32(total, pair_sums(narrow));
+        if constexpr (kGroup == 3) narrow = zero();
+      }
+    }
+#endif
+  }
+};
+
+/// Where the activations of a tile of tokens are: first token, row stride, offsets of d, s and sum.
+struct Tokens {
+  const uint8_t* q;
+  const uint8_t* d;
+  const uint8_t* s;
+  const uint8_t* sum;
+  size_t stride;
+};
+
+static inline Tokens tokens_at(const GemmArgs& args, const Q32Offsets& at, int64_t token, int64_t block) {
+  const uint8_t* row = args.acts + static_cast<size_t>(token) * args.act_stride;
+  return {row + 32 * block, row + at.d + 4 * block, row + at.s + 4 * block, row + at.sum + 4 * block,
+          args.act_stride};
+}
+
+// Weights of kTileVectors vectors, unpacked: per block 8 groups of kTileVectors vectors, then scales, then
+// minimums.
+constexpr int kVectorBytes = 4 * kLanes;
+constexpr int kTileRow = kTileVectors * kVectorBytes;
+template <class Type>
+constexpr int kTileBlock = (Type::kMin ? 10 : 9) * kTileRow;
+
+/// Blocks that are unpacked at a time, so that they and a tile's activations stay in the first-level cache.
+constexpr int64_t kChunkBlocks = 16;
+
+template <class Type>
+static void unpack_vector(const uint8_t* panel, int vec, int64_t blocks, uint8_t* tile) {
+  for (int64_t b = 0; b < blocks; ++b) {
+    Int w[8];
+    Type::weights(panel, vec, w);
+    METE_UNROLL
+    for (int g = 0; g < 8; ++g) store(tile + g * kTileRow, w[g]);
+    store_float(tile + 8 * kTileRow, Type::scale(panel, vec));
+    if constexpr (Type::kMin) store_float(tile + 9 * kTileRow, Type::min(panel, vec));
+    panel += Type::kBytes;
+    tile += kTileBlock<Type>;
+  }
+}
+
+/// One group of four elements of the tile: kVectors_ x kTokens products.
+template <class Type, int kVecs, int kTokens, int kGroup>
+static inline void add_group(const uint8_t* tile, const uint8_t* q, size_t stride,
+                             Dot<Type> (&dots)[kVecs][kTokens]) {
+  Int w[kVecs];
+  METE_UNROLL
+  for (int v = 0; v < kVecs; ++v) w[v] = load(tile + kGroup * kTileRow + v * kVectorBytes);
+  METE_UNROLL
+  for (int t = 0; t < kTokens; ++t) {
+    const Int a = broadcast32(q + static_cast<size_t>(t) * stride + 4 * kGroup);
+    METE_UNROLL
+    for (int v = 0; v < kVecs; ++v) dots[v][t].template add<kGroup>(w[v], a);
+  }
+}
+
+/// kVecs vectors x kTokens tokens over `blocks` unpacked blocks, continuing from `out` unless `first`.
+template <class Type, int kVecs, int kTokens>
+static void multiply_tile(const uint8_t* tile, int64_t blocks, Tokens act, bool first, float* out,
+                          int64_t out_stride, const Mask* masks) {
+  Float acc[kVecs][kTokens];
+  METE_UNROLL
+  for (int v = 0; v < kVecs; ++v) {
+    METE_UNROLL
+    for (int t = 0; t < kTokens; ++t) {
+      acc[v][t] = first ? zero_float() : load_out(out + t * out_stride + v * kLanes, masks[v]);
+    }
+  }
+  for (int64_t b = 0; b < blocks; ++b) {
+    Dot<Type> dots[kVecs][kTokens];
+    METE_UNROLL
+    for (int t = 0; t < kTokens; ++t) {
+      const Int begin = start<Type>(act.sum + static_cast<size_t>(t) * act.stride + 4 * b);
+      METE_UNROLL
+      for (int v = 0; v < kVecs; ++v) dots[v][t].begin(begin);
+    }
+    const uint8_t* q = act.q + 32 * b;
+    add_group<Type, kVecs, kTokens, 0>(tile, q, act.stride, dots);
+    add_group<Type, kVecs, kTokens, 1>(tile, q, act.stride, dots);
+    add_group<Type, kVecs, kTokens, 2>(tile, q, act.stride, dots);
+    add_group<Type, kVecs, kTokens, 3>(tile, q, act.stride, dots);
+    add_group<Type, kVecs, kTokens, 4>(tile, q, act.stride, dots);
+    add_group<Type, kVecs, kTokens, 5>(tile, q, act.stride, dots);
+    add_group<Type, kVecs, kTokens, 6>(tile, q, act.stride, dots);
+    add_group<Type, kVecs, kTokens, 7>(tile, q, act.stride, dots);
+    METE_UNROLL
+    for (int t = 0; t < kTokens; ++t) {
+      const size_t row = static_cast<size_t>(t) * act.stride;
+      const Float d = broadcast_float(act.d + row + 4 * b);
+      METE_UNROLL
+      for (int v = 0; v < kVecs; ++v) {
+        const Float scale = mul(load_float(tile + 8 * kTileRow + v * kVectorBytes), d);
+        acc[v][t] = fma(scale, to_float(dots[v][t].total), acc[v][t]);
+        if constexpr (Type::kMin) {
+          acc[v][t] = fma(load_float(tile + 9 * kTileRow + v * kVectorBytes),
+                          broadcast_float(act.s + row + 4 * b), acc[v][t]);
+        }
+      }
+    }
+    tile += kTileBlock<Type>;
+  }
+  METE_UNROLL
+  for (int v = 0; v < kVecs; ++v) {
+    METE_UNROLL
+    for (int t = 0; t < kTokens; ++t) store_out(out + t * out_stride + v * kLanes, masks[v], acc[v][t]);
+  }
+}
+
+/// The same for any number of tokens up to kTokens.
+template <class Type, int kVecs, int kTokens>
+static void multiply_some(int64_t tokens, const uint8_t* tile, int64_t blocks, const Tokens& act, bool first,
+                          float* out, int64_t out_stride, const Mask* masks) {
+  if constexpr (kTokens > 1) {
+    if (tokens < kTokens) {
+      multiply_some<Type, kVecs, kTokens - 1>(tokens, tile, blocks, act, first, out, out_stride, masks);
+      return;
+    }
+  }
+  multiply_tile<Type, kVecs, kTokens>(tile, blocks, act, first, out, out_stride, masks);
+}
+
+/// Many tokens: kTileVectors vectors at a time (kVecs of them exist), unpacked chunk by chunk.
+template <class Type, int kVecs>
+static void multiply_panels(const GemmArgs& args, const Q32Offsets& at, int64_t panel) {
+  const int64_t n = panel * 16, blocks = args.cols / 32;
+  Mask masks[kVecs];
+  METE_UNROLL
+  for (int v = 0; v < kVecs; ++v) masks[v] = lane_mask(args.rows - n - v * kLanes);
+  for (int64_t begin = 0; begin < blocks; begin += kChunkBlocks) {
+    const int64_t count = blocks - begin < kChunkBlocks ? blocks - begin : kChunkBlocks;
+    METE_UNROLL
+    for (int v = 0; v < kVecs; ++v) {
+      const uint8_t* source = args.panels + static_cast<size_t>(panel + v / kVectors) * args.panel_stride;
+      unpack_vector<Type>(source + begin * Type::kBytes, v % kVectors, count,
+                          args.scratch + v * kVectorBytes);
+    }
+    for (int64_t t = 0; t < args.tokens; t += kTileTokens) {
+      multiply_some<Type, kVecs, kTileTokens>(args.tokens - t, args.scratch, count,
+                                              tokens_at(args, at, t, begin), begin == 0,
+                                              args.out + t * args.out_stride + n, args.out_stride, masks);
+    }
+  }
+}
+
+constexpr int kPrefetchAhead = 4096;  // bytes, in the order of the panels
+
+/// Few tokens: straight from the packed panel.
+template <class Type, int kTokens>
+static void multiply_direct(const uint8_t* panel, int64_t blocks, Tokens act, float* out, int64_t out_stride,
+                            const Mask* masks) {
+  Float acc[kVectors][kTokens];
+  METE_UNROLL
+  for (int v = 0; v < kVectors; ++v) {
+    METE_UNROLL
+    for (int t = 0; t < kTokens; ++t) acc[v][t] = zero_float();
+  }
+  for (int64_t b = 0; b < blocks; ++b) {
+    METE_UNROLL
+    for (int i = 0; i < Type::kBytes; i += 64) {
+      _mm_prefetch(reinterpret_cast<const char*>(panel) + kPrefetchAhead + i, _MM_HINT_T0);
+    }
+    METE_UNROLL
+    for (int v = 0; v < kVectors; ++v) {
+      Int w[8];
+      Type::weights(panel, v, w);
+      METE_UNROLL
+      for (int t = 0; t < kTokens; ++t) {
+        const size_t row = static_cast<size_t>(t) * act.stride;
+        const uint8_t* q = act.q + row + 32 * b;
+        Dot<Type> dot;
+        dot.begin(start<Type>(act.sum + row + 4 * b));
+        dot.template add<0>(w[0], broadcast32(q));
+        dot.template add<1>(w[1], broadcast32(q + 4));
+        dot.template add<2>(w[2], broadcast32(q + 8));
+        dot.template add<3>(w[3], broadcast32(q + 12));
+        dot.template add<4>(w[4], broadcast32(q + 16));
+        dot.template add<5>(w[5], broadcast32(q + 20));
+        dot.template add<6>(w[6], broadcast32(q + 24));
+        dot.template add<7>(w[7], broadcast32(q + 28));
+        const Float scale = mul(Type::scale(panel, v), broadcast_float(act.d + row + 4 * b));
+        acc[v][t] = fma(scale, to_float(dot.total), acc[v][t]);
+        if constexpr (Type::kMin) {
+          acc[v][t] = fma(Type::min(panel, v), broadcast_float(act.s + row + 4 * b), acc[v][t]);
+        }
+      }
+    }
+    panel += Type::kBytes;
+  }
+  METE_UNROLL
+  for (int v = 0; v < kVectors; ++v) {
+    METE_UNROLL
+    for (int t = 0; t < kTokens; ++t) store_out(out + t * out_stride + v * kLanes, masks[v], acc[v][t]);
+  }
+}
+
+template <class Type, int kTokens>
+static void multiply_few(const GemmArgs& args, const Q32Offsets& at) {
+  if constexpr (kTokens > 1) {
+    if (args.tokens < kTokens) return multiply_few<Type, kTokens - 1>(args, at);
+  }
+  for (int64_t panel = args.panel_begin; panel < args.panel_end; ++panel) {
+    Mask masks[kVectors];
+    METE_UNROLL
+    for (int v = 0; v < kVectors; ++v) masks[v] = lane_mask(args.rows - panel * 16 - v * kLanes);
+    multiply_direct<Type, kTokens>(args.panels + static_cast<size_t>(panel) * args.panel_stride,
+                                   args.cols / 32, tokens_at(args, at, 0, 0), args.out + panel * 16,
+                                   args.out_stride, masks);
+  }
+}
+
+template <class Type>
+static void gemm(const GemmArgs& args) {
+  const Q32Offsets at = q32_offsets(args.cols);
+  if (args.tokens <= kDirectTokens) return multiply_few<Type, kDirectTokens>(args, at);
+  constexpr int kStep = kTileVectors / kVectors;  // panels per tile
+  int64_t panel = args.panel_begin;
+  for (; panel + kStep <= args.panel_end; panel += kStep)
+    multiply_panels<Type, kTileVectors>(args, at, panel);
+  for (; panel < args.panel_end; ++panel) multiply_panels<Type, kVectors>(args, at, panel);
+}
+
+static void quantize(const float* x, int64_t cols, uint8_t* row) {
+  const Q32Offsets at = q32_offsets(cols);
+  const uint32_t nan = 0x7fc00000u;
+  for (int64_t b = 0; b < cols / 32; ++b) {
+    const uint32_t largest = largest_magnitude(x + 32 * b);
+    float amax, d = 0.0f, inverse = 0.0f;
+    memcpy(&amax, &largest, 4);
+    int32_t sum = 0;
+    if (largest >= 0x7f800000u) {
+      memset(row + 32 * b, 0, 32);
+      memcpy(row + at.d + 4 * b, &nan, 4);
+      memcpy(row + at.s + 4 * b, &nan, 4);
+    } else {
+      if (amax >= kQuantizeFloor) {
+        d = amax / 127.0f;
+        inverse = 127.0f / amax;
+      }
+      sum = quantize32(x + 32 * b, inverse, row + 32 * b);
+      const float s = d * static_cast<float>(sum);
+      memcpy(row + at.d + 4 * b, &d, 4);
+      memcpy(row + at.s + 4 * b, &s, 4);
+    }
+    memcpy(row + at.sum + 4 * b, &sum, 4);
+  }
+}
