@@ -1,0 +1,336 @@
+// Matmul with super-block weights for the SIMD tiers, written once over S, the tier's vector operations, and
+// F, the weight format (gemm_k_formats.h). The bits are those of gemm_k_generic.cpp: everything inside a
+// super-block is exact in int32 (bounds there), and super-blocks are added in ascending order.
+//
+// Two ways to the same bits. Up to kNarrowTokens tokens: one panel, weights unpacked in registers, the
+// speed of memory. More: two panels are unpacked into scratch, a few super-blocks at a time so that they
+// stay in L1, and tiles of up to S::kTokens tokens pass over them.
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "kernels/cpu/matmul.h"
+#include "kernels/cpu/simd_unroll.h"
+
+namespace mete {
+
+template <typename S, typename F>
+struct KGemm {
+  using Int = typename S::Int;
+  using Float = typename S::Float;
+  static constexpr int kRows = 16, kBlock = 256, kNarrowTokens = 4, kPanels = 2;
+  static constexpr int kSubs = F::kSubs, kPairs = F::kSubs / 2, kGroups = 64 / F::kSubs;
+  static constexpr int kDepth = 4;  // super-blocks per pass of the wide way
+  // One unpacked super-block of one panel in scratch, byte offsets: groups of weights in order of k; int32
+  // scales; pairs of int16 minima; float d; float dmin.
+  static constexpr int kScales = 4096, kMins = kScales + 64 * kSubs, kD = kMins + 64 * kPairs;
+  static constexpr int kUnpacked = kD + 128;
+
+  /// What a super-block of one activation row contributes besides its int8 values.
+  struct Sums {
+    int32_t start[kSubs];   // -kZero * sum over the sub-block; folded: [0] is kFoldedZero * sum over all
+    int32_t pairs[kPairs];  // sums of sub-blocks 2i, 2i + 1 as two int16
+  };
+
+  static const uint8_t* tail(const uint8_t* panel, int64_t blocks, int64_t b) {
+    return panel + blocks * F::kBody + b * 32;
+  }
+
+  static void read_sums(const uint8_t* sums16, bool folded, Sums* s) {
+    int16_t sixteen[16];
+    memcpy(sixteen, sums16, 32);
+    int32_t sums[kSubs];
+    for (int j = 0; j < kSubs; ++j)
+      sums[j] = kSubs == 16 ? sixteen[j] : sixteen[(2 * j) & 15] + sixteen[(2 * j + 1) & 15];
+    for (int j = 0; j < kSubs; ++j) s->start[j] = -F::kZero * sums[j];
+    if constexpr (F::kMin) {
+      for (int i = 0; i < kPairs; ++i)
+        s->pairs[i] = static_cast<int32_t>((static_cast<uint32_t>(sums[2 * i]) & 0xffffu) |
+                                           (static_cast<uint32_t>(sums[2 * i + 1]) << 16));
+    }
+    if constexpr (F::kFold) {
+      if (folded) {
+        int32_t all = 0;
+        for (int j = 0; j < kSubs; ++j) all += sums[j];
+        s->start[0] = F::kFoldedZero * all;
+      }
+    }
+  }
+
+  /// acc + d * isum - dmin * msum for one token and panel.
+  static Float add_block(Float acc, Float d, const float* d_act, Int isum) {
+    return S::fma(S::mul_float(d, S::set_float(*d_act)), S::to_float(isum), acc);
+  }
+  static Float subtract_mins(Float acc, Float dmin, const float* d_act, const uint8_t* mins,
+                             const Sums& sums) {
+    Int msum = S::zero();
+    METE_UNROLL
+    for (int i = 0; i < kPairs; ++i) msum = S::dot16(msum, S::load(mins + 64 * i), S::set(sums.pairs[i]));
+    return S::fnma(S::mul_float(dmin, S::set_float(*d_act)), S::to_float(msum), acc);
+  }
+
+  struct Acts {  // of the first token of a tile, at the first super-block of a pass
+    const uint8_t *q, *d, *sums;
+    size_t stride;
+    const float* d_at(int t, int64_t b) const {
+      return reinterpret_cast<const float*>(d + static_cast<size_t>(t) * stride) + b;
+    }
+    const uint8_t* sums_at(int t, int64_t b) const { return sums + static_cast<size_t>(t) * stride + b * 32; }
+  };
+  static Acts acts_at(const GemmArgs& g, int64_t token, int64_t b) {
+    const size_t blocks = static_cast<size_t>(g.cols) / kBlock;
+    const size_t d = (static_cast<size_t>(g.cols) + 63) / 64 * 64, sums = d + (blocks * 4 + 63) / 64 * 64;
+    const uint8_t* row = g.acts + static_cast<size_t>(token) * g.act_stride;
+    return {row + b * kBlock, row + d + b * 4, row + sums + b * 32, g.act_stride};
+  }
+
+  template <int T>
+  static void narrow(const GemmArgs& g, int64_t p) {
+    constexpr int kLocal = F::kParts / F::kShare;
+    const uint8_t* panel = g.panels + static_cast<size_t>(p) * g.panel_stride;
+    const int64_t blocks = g.cols / kBlock;
+    const Acts acts = acts_at(g, 0, 0);
+    Float acc[T];
+    METE_UNROLL
+    for (int t = 0; t < T; ++t) acc[t] = S::zero_float();
+    for (int64_t b = 0; b < blocks; ++b) {
+      const uint8_t* body = panel + b * F::kBody;
+      alignas(64) uint8_t scales[64 * kSubs], mins[64 * kPairs];
+      unpack_scales(body, scales, mins);
+      Sums sums[T];
+      Int isum[T];
+      METE_UNROLL
+      for (int t = 0; t < T; ++t) {
+        read_sums(acts.sums_at(t, b), false, &sums[t]);
+        isum[t] = S::zero();
+      }
+      for (int c = 0; c < F::kChunks; ++c) {
+        Int inner[kLocal][T];
+        METE_UNROLL
+        for (int j = 0; j < kLocal; ++j) {
+          METE_UNROLL
+          for (int t = 0; t < T; ++t)
+            inner[j][t] = F::kZero == 0 ? S::zero() : S::set(sums[t].start[F::sub(c, j * F::kShare)]);
+        }
+        METE_UNROLL
+        for (int i = 0; i < F::kSteps; ++i) {
+          Int w[F::kParts];
+          F::load(body, c, i, w);
+          METE_UNROLL
+          for (int n = 0; n < F::kParts; ++n) {
+            METE_UNROLL
+            for (int t = 0; t < T; ++t) {
+              const uint8_t* q = acts.q + static_cast<size_t>(t) * acts.stride + b * kBlock + F::k(c, i, n);
+              inner[n / F::kShare][t] = S::template dot<F::kMax>(inner[n / F::kShare][t], w[n], group(q));
+            }
+          }
+        }
+        prefetch(body + F::kBody + (F::kBody / F::kChunks) * c);
+        METE_UNROLL
+        for (int j = 0; j < kLocal; ++j) {
+          const Int scale = S::load(scales + 64 * F::sub(c, j * F::kShare));
+          METE_UNROLL
+          for (int t = 0; t < T; ++t) isum[t] = S::add(isum[t], S::mul(inner[j][t], scale));
+        }
+      }
+      const Float d = F::d(body, tail(panel, blocks, b));
+      METE_UNROLL
+      for (int t = 0; t < T; ++t) {
+        acc[t] = add_block(acc[t], d, acts.d_at(t, b), isum[t]);
+        if constexpr (F::kMin) acc[t] = subtract_mins(acc[t], F::dmin(body), acts.d_at(t, b), mins, sums[t]);
+      }
+    }
+    const int lanes = lanes_of(g, p);
+    METE_UNROLL
+    for (int t = 0; t < T; ++t) S::store_part(g.out + t * g.out_stride + p * kRows, lanes, acc[t]);
+  }
+
+  static void prefetch(const uint8_t* p) {
+    constexpr int kAhead = 2048;
+    for (int line = 0; line < F::kBody / F::kChunks; line += 64)
+      _mm_prefetch(reinterpret_cast<const char*>(p) + kAhead + line, _MM_HINT_T0);
+  }
+
+  static Int group(const uint8_t* q) {
+    int32_t four;
+    memcpy(&four, q, 4);
+    return S::set(four);
+  }
+
+  static int lanes_of(const GemmArgs& g, int64_t p) {
+    const int64_t left = g.rows - p * kRows;
+    return left < kRows ? static_cast<int>(left) : kRows;
+  }
+
+  static void unpack_scales(const uint8_t* body, uint8_t* scales, uint8_t* mins) {
+    Int s[kSubs];
+    F::scales(body, s);
+    METE_UNROLL
+    for (int j = 0; j < kSubs; ++j) S::store(scales + 64 * j, s[j]);
+    if constexpr (F::kMin) {
+      Int m[kPairs];
+      F::mins(body, m);
+      METE_UNROLL
+      for (int i = 0; i < kPairs; ++i) S::store(mins + 64 * i, m[i]);
+    }
+  }
+
+  /// Super-block b of a panel into `to` (kUnpacked bytes).
+  static void unpack(const uint8_t* panel, int64_t blocks, int64_t b, uint8_t* to) {
+    const uint8_t* body = panel + b * F::kBody;
+    unpack_scales(body, to + kScales, to + kMins);
+    for (int c = 0; c < F::kChunks; ++c)
+      for (int i = 0; i < F::kSteps; ++i) {
+        Int w[F::kParts];
+        F::load(body, c, i, w);
+        METE_UNROLL
+        for (int n = 0; n < F::kParts; ++n) {
+          if constexpr (F::kFold) w[n] = F::fold(w[n], S::load(to + kScales + 64 * F::sub(c, n)));
+          S::store(to + F::k(c, i, n) * kRows, w[n]);
+        }
+      }
+    S::store_float(reinterpret_cast<float*>(to + kD), F::d(body, tail(panel, blocks, b)));
+    if constexpr (F::kMin) S::store_float(reinterpret_cast<float*>(to + kD + 64), F::dmin(body));
+  }
+
+  struct Pass {
+    const uint8_t* weights[kPanels];  // unpacked super-blocks
+    Acts acts;
+    float* out;  // first token of the tile, first row of the first panel
+    int64_t out_stride;
+    int depth;           // super-blocks
+    int lanes[kPanels];  // 0: the panel does not exist and repeats the other
+    bool first;          // start from zero instead of from out
+  };
+
+  template <int T>
+  static void wide(const Pass& a) {
+    Float acc[T][kPanels];
+    METE_UNROLL
+    for (int t = 0; t < T; ++t) {
+      METE_UNROLL
+      for (int p = 0; p < kPanels; ++p)
+        acc[t][p] =
+            a.first ? S::zero_float() : S::load_part(a.out + t * a.out_stride + p * kRows, a.lanes[p]);
+    }
+    for (int b = 0; b < a.depth; ++b) {
+      Sums sums[T];
+      Int isum[T][kPanels];
+      METE_UNROLL
+      for (int t = 0; t < T; ++t) {
+        if (F::kZero != 0 || F::kMin || F::kFold) read_sums(a.acts.sums_at(t, b), F::kFold, &sums[t]);
+        METE_UNROLL
+        for (int p = 0; p < kPanels; ++p) isum[t][p] = S::zero();
+      }
+      const uint8_t* w[kPanels];
+      METE_UNROLL
+      for (int p = 0; p < kPanels; ++p) w[p] = a.weights[p] + b * kUnpacked;
+      const uint8_t* q = a.acts.q + b * kBlock;
+      for (int s = 0; s < kSubs; ++s) {
+        Int inner[T][kPanels];
+        METE_UNROLL
+        for (int t = 0; t < T; ++t) {
+          METE_UNROLL
+          for (int p = 0; p < kPanels; ++p)
+            inner[t][p] = F::kFold ? isum[t][p] : F::kZero == 0 ? S::zero() : S::set(sums[t].start[s]);
+        }
+        METE_UNROLL
+        for (int i = 0; i < kGroups; ++i) {
+          Int wi[kPanels];
+          METE_UNROLL
+          for (int p = 0; p < kPanels; ++p) wi[p] = S::load(w[p] + 64 * (s * kGroups + i));
+          METE_UNROLL
+          for (int t = 0; t < T; ++t) {
+            const Int x = group(q + static_cast<size_t>(t) * a.acts.stride + 4 * (s * kGroups + i));
+            METE_UNROLL
+            for (int p = 0; p < kPanels; ++p) inner[t][p] = S::template dot<F::kMax>(inner[t][p], wi[p], x);
+          }
+        }
+        METE_UNROLL
+        for (int p = 0; p < kPanels; ++p) {
+          METE_UNROLL
+          for (int t = 0; t < T; ++t) {
+            if constexpr (F::kFold) {
+              isum[t][p] = inner[t][p];
+            } else {
+              isum[t][p] = S::add(isum[t][p], S::mul(inner[t][p], S::load(w[p] + kScales + 64 * s)));
+            }
+          }
+        }
+      }
+      METE_UNROLL
+      for (int p = 0; p < kPanels; ++p) {
+        const Float d = S::load_float(reinterpret_cast<const float*>(w[p] + kD));
+        METE_UNROLL
+        for (int t = 0; t < T; ++t) {
+          if constexpr (F::kFold) {
+            if constexpr (F::kFoldedNegated) isum[t][p] = S::sub(S::set(sums[t].start[0]), isum[t][p]);
+          }
+          acc[t][p] = add_block(acc[t][p], d, a.acts.d_at(t, b), isum[t][p]);
+          if constexpr (F::kMin) {
+            const Float dmin = S::load_float(reinterpret_cast<const float*>(w[p] + kD + 64));
+            acc[t][p] = subtract_mins(acc[t][p], dmin, a.acts.d_at(t, b), w[p] + kMins, sums[t]);
+          }
+        }
+      }
+    }
+    METE_UNROLL
+    for (int t = 0; t < T; ++t) {
+      METE_UNROLL
+      for (int p = 0; p < kPanels; ++p)
+        if (a.lanes[p] > 0) S::store_part(a.out + t * a.out_stride + p * kRows, a.lanes[p], acc[t][p]);
+    }
+  }
+
+  template <int T>
+  static void wide_tokens(const Pass& a, int64_t tokens) {
+    if (tokens >= T) {
+      wide<T>(a);
+    } else if constexpr (T > 1) {
+      wide_tokens<T - 1>(a, tokens);
+    }
+  }
+
+  template <int T>
+  static void narrow_tokens(const GemmArgs& g) {
+    if (g.tokens >= T) {
+      for (int64_t p = g.panel_begin; p < g.panel_end; ++p) narrow<T>(g, p);
+    } else if constexpr (T > 1) {
+      narrow_tokens<T - 1>(g);
+    }
+  }
+
+  static void gemm(const GemmArgs& g) {
+    if (g.tokens <= kNarrowTokens) return narrow_tokens<kNarrowTokens>(g);
+    const int64_t blocks = g.cols / kBlock;
+    for (int64_t p = g.panel_begin; p < g.panel_end; p += kPanels) {
+      for (int64_t b = 0; b < blocks; b += kDepth) {
+        Pass a;
+        a.depth = blocks - b < kDepth ? static_cast<int>(blocks - b) : kDepth;
+        a.first = b == 0;
+        a.out_stride = g.out_stride;
+        for (int i = 0; i < kPanels; ++i) {
+          const bool exists = p + i < g.panel_end;
+          a.lanes[i] = exists ? lanes_of(g, p + i) : 0;
+          if (!exists) {
+            a.weights[i] = a.weights[0];
+            continue;
+          }
+          uint8_t* to = g.scratch + i * kDepth * kUnpacked;
+          for (int j = 0; j < a.depth; ++j)
+            unpack(g.panels + static_cast<size_t>(p + i) * g.panel_stride, blocks, b + j, to + j * kUnpacked);
+          a.weights[i] = to;
+        }
+        for (int64_t t = 0; t < g.tokens; t += S::kTokens) {
+          a.acts = acts_at(g, t, b);
+          a.out = g.out + t * g.out_stride + p * kRows;
+          wide_tokens<S::kTokens>(a, g.tokens - t);
+        }
+      }
+    }
+  }
+};
+
+}  // namespace mete
