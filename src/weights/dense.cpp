@@ -1,0 +1,242 @@
+#include "weights/dense.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cstring>
+#include <memory>
+#include <mutex>
+#include <optional>
+
+#include "base/error.h"
+#include "base/half.h"
+#include "quant/pack.h"
+
+namespace mete {
+namespace {
+
+constexpr int64_t kReadBytes = int64_t{1}
+                               << 20;  ///< of one read; a worker owns one buffer of about this size
+
+size_t packed_bytes(DType type, int64_t rows, int64_t cols) {
+  return static_cast<size_t>(panel_count(rows)) * panel_bytes(type, cols);
+}
+
+std::string shape(const GgufTensor& tensor) {
+  std::string text;
+  for (int i = 0; i < tensor.n_dims; ++i) {
+    text += fmt::format("{}{}", i == 0 ? "" : " x ", tensor.dims[static_cast<size_t>(i)]);
+  }
+  return text;
+}
+
+void to_floats(DType type, const uint8_t* source, int64_t n, float* out) {
+  if (type == DType::kF32) {
+    std::memcpy(out, source, static_cast<size_t>(n) * 4);
+    return;
+  }
+  for (int64_t i = 0; i < n; ++i) {
+    uint16_t bits;
+    std::memcpy(&bits, source + 2 * i, 2);
+    out[i] = type == DType::kF16 ? to_float(Half{bits}) : to_float(BFloat16{bits});
+  }
+}
+
+}  // namespace
+
+DenseWeights::DenseWeights(const GgufFile& file) : file_(file), claimed_(file.tensors().size(), false) {}
+
+/// The tensor, claimed and with its shape checked ([cols] if rows == 0).
+const GgufTensor& DenseWeights::take(std::string_view name, int64_t rows, int64_t cols) {
+  const GgufTensor* tensor = file_.find(name);
+  if (tensor == nullptr) throw bad_model("tensor \"{}\" is missing", name);
+  const auto index = static_cast<size_t>(tensor - file_.tensors().data());
+  if (claimed_[index]) throw bad_model("tensor \"{}\" is used twice", name);
+  claimed_[index] = true;
+  const bool fits = tensor->dims[0] == cols && tensor->dims[1] == std::max<int64_t>(rows, 1) &&
+                    tensor->dims[2] == 1 && tensor->dims[3] == 1;
+  if (!fits) {
+    const std::string expected = rows == 0 ? fmt::format("{}", cols) : fmt::format("{} x {}", cols, rows);
+    throw bad_model("tensor \"{}\" is {}, expected {}", name, shape(*tensor), expected);
+  }
+  if (rows == 0 && info(tensor->type).block != 1) {
+    throw bad_model("tensor \"{}\" has type {}, expected F32, F16 or BF16", name, mete::name(tensor->type));
+  }
+  return *tensor;
+}
+
+void DenseWeights::add(Entry entry, size_t bytes) {
+  entry.offset = bytes_;
+  bytes_ += (bytes + 63) / 64 * 64;
+  entries_.push_back(entry);
+}
+
+void DenseWeights::matrix_parts(std::string_view name, int64_t cols, std::span<const MatrixPart> parts) {
+  int64_t rows = 0;
+  for (const MatrixPart& part : parts) rows += part.rows;
+  const GgufTensor& tensor = take(name, rows, cols);
+  int64_t row = 0;
+  for (const MatrixPart& part : parts) {
+    part.linear->type = tensor.type;
+    part.linear->rows = part.rows;
+    part.linear->cols = cols;
+    add({&tensor, row, part.rows, part.linear, nullptr, 0}, packed_bytes(tensor.type, part.rows, cols));
+    row += part.rows;
+  }
+  matrix_elements_ += rows * cols;
+}
+
+void DenseWeights::matrix(std::string_view name, int64_t rows, int64_t cols, Linear* linear) {
+  const MatrixPart part{rows, linear};
+  matrix_parts(name, cols, {&part, 1});
+}
+
+bool DenseWeights::optional_matrix(std::string_view name, int64_t rows, int64_t cols, Linear* linear) {
+  if (!has(name)) return false;
+  matrix(name, rows, cols, linear);
+  return true;
+}
+
+bool DenseWeights::optional_vector_parts(std::string_view name, std::span<const VectorPart> parts) {
+  if (!has(name)) return false;
+  int64_t n = 0;
+  for (const VectorPart& part : parts) n += part.n;
+  const GgufTensor& tensor = take(name, 0, n);
+  int64_t begin = 0;
+  for (const VectorPart& part : parts) {
+    add({&tensor, begin, part.n, nullptr, part.data, 0}, static_cast<size_t>(part.n) * 4);
+    begin += part.n;
+  }
+  return true;
+}
+
+bool DenseWeights::optional_vector(std::string_view name, int64_t n, const float** data) {
+  const VectorPart part{n, data};
+  return optional_vector_parts(name, {&part, 1});
+}
+
+void DenseWeights::vector(std::string_view name, int64_t n, const float** data) {
+  if (!optional_vector(name, n, data)) throw bad_model("tensor \"{}\" is missing", name);
+}
+
+void DenseWeights::claim(std::string_view name) {
+  const GgufTensor* tensor = file_.find(name);
+  if (tensor != nullptr) claimed_[static_cast<size_t>(tensor - file_.tensors().data())] = true;
+}
+
+void DenseWeights::check_all_claimed() const {
+  for (size_t i = 0; i < claimed_.size(); ++i) {
+    if (claimed_[i]) continue;
+    const GgufTensor& tensor = file_.tensors()[i];
+    throw bad_model("tensor \"{}\" ({}, {}) is not part of this architecture", tensor.name,
+                    mete::name(tensor.type), shape(tensor));
+  }
+}
+
+/// Whole panels of about kReadBytes each, in file order.
+std::vector<DenseWeights::Unit> DenseWeights::make_units() const {
+  std::vector<int> order(entries_.size());
+  for (size_t i = 0; i < order.size(); ++i) order[i] = static_cast<int>(i);
+  std::stable_sort(order.begin(), order.end(), [this](int a, int b) {
+    const GgufTensor &x = *entries_[static_cast<size_t>(a)].tensor,
+                     &y = *entries_[static_cast<size_t>(b)].tensor;
+    return x.part != y.part ? x.part < y.part : x.offset < y.offset;
+  });
+  std::vector<Unit> units;
+  for (const int index : order) {
+    const Entry& entry = entries_[static_cast<size_t>(index)];
+    if (entry.linear == nullptr) {
+      units.push_back({index, 0, entry.count});
+      continue;
+    }
+    const auto row = static_cast<int64_t>(row_bytes(entry.tensor->type, entry.tensor->cols()));
+    const int64_t step = std::max<int64_t>(1, kReadBytes / (row * kPanelRows)) * kPanelRows;
+    for (int64_t begin = 0; begin < entry.count; begin += step) {
+      units.push_back({index, begin, std::min(entry.count, begin + step)});
+    }
+  }
+  return units;
+}
+
+size_t DenseWeights::unit_bytes(const Unit& unit) const {
+  const Entry& entry = entries_[static_cast<size_t>(unit.entry)];
+  const int64_t width = entry.linear == nullptr ? 1 : entry.tensor->cols();
+  return row_bytes(entry.tensor->type, width) * static_cast<size_t>(unit.end - unit.begin);
+}
+
+/// Reads and packs one unit. `buffer` holds unit_bytes(unit).
+Status DenseWeights::read_unit(const Unit& unit, uint8_t* buffer) {
+  const Entry& entry = entries_[static_cast<size_t>(unit.entry)];
+  const DType type = entry.tensor->type;
+  const int64_t cols = entry.tensor->cols();
+  const size_t step = row_bytes(type, entry.linear == nullptr ? 1 : cols);
+  const auto offset = static_cast<uint64_t>(entry.begin + unit.begin) * step;
+  Status status = file_.read(*entry.tensor, offset, {buffer, unit_bytes(unit)});
+  if (!status) return status;
+  uint8_t* out = memory_.data() + entry.offset;
+  if (entry.linear == nullptr) {
+    to_floats(type, buffer, entry.count, reinterpret_cast<float*>(out));
+    return status;
+  }
+  const size_t stride = panel_bytes(type, cols);
+  for (int64_t r = unit.begin; r < unit.end; r += kPanelRows) {
+    const auto rows = static_cast<int>(std::min<int64_t>(kPanelRows, unit.end - r));
+    pack_panel(type, buffer + static_cast<size_t>(r - unit.begin) * step, rows, cols,
+               out + static_cast<size_t>(r / kPanelRows) * stride);
+  }
+  return status;
+}
+
+void DenseWeights::load(Context& ctx, int64_t extra_bytes, const ReadOptions& options) {
+  const std::vector<Unit> units = make_units();
+  size_t buffer_bytes = 0;
+  int64_t total = 0;
+  std::vector<int> units_left(entries_.size(), 0);
+  for (const Unit& unit : units) {
+    buffer_bytes = std::max(buffer_bytes, unit_bytes(unit));
+    total += static_cast<int64_t>(unit_bytes(unit));
+    ++units_left[static_cast<size_t>(unit.entry)];
+  }
+  const auto workers = static_cast<size_t>(ctx.pool.size());
+  const size_t needed = bytes_ + static_cast<size_t>(extra_bytes) + workers * buffer_bytes;
+  const size_t available = memory_available();
+  if (available != 0 && needed > available) {
+    throw run_failure("out of memory: the model needs {} bytes, {} bytes are available", needed, available);
+  }
+  memory_ = AlignedBuffer(bytes_, true);
+  std::vector<AlignedBuffer> buffers;
+  for (size_t i = 0; i < workers; ++i) buffers.emplace_back(buffer_bytes);
+
+  std::mutex mutex;  // guards error, done and units_left
+  std::optional<Error> error;
+  std::atomic<bool> failed{false};
+  int64_t done = 0;
+  ctx.pool.parallel_for(static_cast<int64_t>(units.size()), 1, [&](int64_t begin, int64_t end, int worker) {
+    for (int64_t i = begin; i < end && !failed; ++i) {
+      const Unit& unit = units[static_cast<size_t>(i)];
+      const GgufTensor& tensor = *entries_[static_cast<size_t>(unit.entry)].tensor;
+      const Status status = read_unit(unit, buffers[static_cast<size_t>(worker)].data());
+      const std::lock_guard lock(mutex);
+      if (!status) {
+        if (!error) error = status.error();
+        failed = true;
+        return;
+      }
+      done += static_cast<int64_t>(unit_bytes(unit));
+      const bool last = --units_left[static_cast<size_t>(unit.entry)] == 0;
+      if (last && options.drop_cache) file_.drop_cache(tensor);
+      if (worker == 0 && options.progress != nullptr) options.progress(options.progress_user, done, total);
+    }
+  });
+  if (error) throw *error;
+  if (options.progress != nullptr) options.progress(options.progress_user, total, total);
+  for (const Entry& entry : entries_) {
+    const uint8_t* place = memory_.data() + entry.offset;
+    if (entry.linear != nullptr) {
+      entry.linear->panels = place;
+    } else {
+      *entry.vector = reinterpret_cast<const float*>(place);
+    }
+  }
+}
+
+}  // namespace mete

@@ -1,0 +1,95 @@
+// Dense weights: tensors that every token reads in full. A model declares what it needs; each declaration is
+// checked against the file at once; load() then streams the file into packed memory that the process owns.
+// Routed experts do not belong here: a store of their own takes them (claim()).
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/aligned.h"
+#include "format/gguf.h"
+#include "ops/context.h"
+#include "ops/matmul.h"
+
+namespace mete {
+
+/// `rows` consecutive rows of a stored matrix, for one Linear (fused q/k/v and gate/up are stored as one).
+struct MatrixPart {
+  int64_t rows;
+  Linear* linear;
+};
+
+/// `n` consecutive elements of a stored vector.
+struct VectorPart {
+  int64_t n;
+  const float** data;
+};
+
+struct ReadOptions {
+  bool drop_cache = false;  ///< drop what was read from the page cache
+  /// Called on the calling thread with file bytes done and in all; may be null.
+  void (*progress)(void* user, int64_t done, int64_t total) = nullptr;
+  void* progress_user = nullptr;
+};
+
+class DenseWeights {
+ public:
+  /// `file` must outlive load().
+  explicit DenseWeights(const GgufFile& file);
+
+  // Declarations. Each throws Error(kBadModel) naming the tensor if it is missing, declared twice, or has
+  // another shape or type than expected. What they point to is filled by load() and must outlive it.
+
+  /// A [rows][cols] matrix of any supported type.
+  void matrix(std::string_view name, int64_t rows, int64_t cols, Linear* linear);
+  /// As matrix(), its rows dealt out to `parts` in order; the sum of their rows must be the matrix's.
+  void matrix_parts(std::string_view name, int64_t cols, std::span<const MatrixPart> parts);
+  /// A vector of n floats, stored as F32, F16 or BF16.
+  void vector(std::string_view name, int64_t n, const float** data);
+  /// As above, but a tensor that is not in the file leaves the target alone and returns false.
+  bool optional_matrix(std::string_view name, int64_t rows, int64_t cols, Linear* linear);
+  bool optional_vector(std::string_view name, int64_t n, const float** data);
+  bool optional_vector_parts(std::string_view name, std::span<const VectorPart> parts);
+  bool has(std::string_view name) const { return file_.find(name) != nullptr; }
+  /// Marks a tensor as dealt with elsewhere, or of no use. No error if the file lacks it.
+  void claim(std::string_view name);
+  /// Throws Error(kBadModel) naming the first tensor of the file that nothing declared or claimed.
+  void check_all_claimed() const;
+
+  int64_t bytes() const { return static_cast<int64_t>(bytes_); }  ///< memory that load() allocates
+  int64_t matrix_elements() const { return matrix_elements_; }    ///< sum of rows * cols
+
+  /// Allocates bytes() and fills every target. Throws Error(kRuntime), before any work, if bytes() plus
+  /// `extra_bytes` (what the caller allocates next) exceed the memory available; or if reading fails.
+  void load(Context& ctx, int64_t extra_bytes, const ReadOptions& options);
+
+ private:
+  struct Entry {
+    const GgufTensor* tensor;
+    int64_t begin, count;  // rows of a matrix, elements of a vector
+    Linear* linear;        // null: a vector
+    const float** vector;
+    size_t offset;  // into memory_
+  };
+  struct Unit {  // one contiguous read
+    int entry;
+    int64_t begin, end;  // rows or elements of the entry
+  };
+  const GgufTensor& take(std::string_view name, int64_t rows, int64_t cols);
+  void add(Entry entry, size_t bytes);
+  std::vector<Unit> make_units() const;
+  size_t unit_bytes(const Unit& unit) const;
+  Status read_unit(const Unit& unit, uint8_t* buffer);
+
+  const GgufFile& file_;
+  std::vector<Entry> entries_;
+  std::vector<bool> claimed_;  // by index of file_.tensors()
+  size_t bytes_ = 0;
+  int64_t matrix_elements_ = 0;
+  AlignedBuffer memory_;
+};
+
+}  // namespace mete
