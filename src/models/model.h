@@ -34,8 +34,9 @@ struct Outputs {
 };
 
 struct LoadOptions {
-  int64_t context = 0;     ///< chosen context (-c); context-dependent RoPE is fixed by it
-  int64_t max_rows = 512;  ///< largest batch that forward will see
+  int64_t context = 0;      ///< chosen context (-c); context-dependent RoPE is fixed by it
+  int64_t max_rows = 512;   ///< largest batch that forward will see
+  bool drop_cache = false;  ///< drop the file's pages from the page cache behind the loader
   /// Called with bytes done and bytes in all while weights are read; may be null.
   void (*progress)(void* user, int64_t done, int64_t total) = nullptr;
   void* progress_user = nullptr;

@@ -1,0 +1,95 @@
+// What the dense decoder architectures share beside their forward: loading, activations, and the two ends of
+// a step (embedding rows; output norm, logits and statistics of the wanted rows).
+#pragma once
+
+#include <memory>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "base/aligned.h"
+#include "models/config.h"
+#include "models/model.h"
+#include "ops/matmul.h"
+#include "ops/rope.h"
+#include "weights/dense.h"
+
+namespace mete {
+
+/// The attention projections of a layer.
+struct AttentionWeights {
+  Linear q, k, v, output;
+};
+/// The gated feed-forward network of a layer.
+struct FfnWeights {
+  Linear gate, up, down;
+};
+
+class Decoder : public Model {
+ public:
+  /// Reads the weights and allocates everything that forward writes to.
+  void load(Context& ctx, const LoadOptions& options);
+
+ protected:
+  /// Reads the shape and declares embedding, output norm and output matrix (tied if the file has none).
+  Decoder(const GgufFile& file, const char* arch);
+
+  /// Called once, when the weights are in memory: builds the RoPE tables.
+  virtual void start(const LoadOptions& options) = 0;
+
+  /// Declares blk.<layer>.attn_{q,k,v,output} or attn_qkv, with biases where present.
+  void declare_attention(int64_t layer, AttentionWeights* weights);
+  /// Declares blk.<layer>.ffn_{gate,up,down}, with biases where present.
+  void declare_ffn(int64_t layer, FfnWeights* weights);
+  void declare_norm(int64_t layer, std::string_view name, int64_t n, const float** weight);
+  /// To be called last in the constructor: no tensor may be left over; fills the byte and MAC counts.
+  void finish_declaration();
+
+  /// x_ = embedding rows of the batch; positions() for the RoPE tables.
+  void begin(Context& ctx, const Batch& batch) noexcept;
+  std::span<const int32_t> positions() const { return {positions_.data(), rows_}; }
+  /// Copies x_ to the taps if `layer` is wanted.
+  void tap(const Batch& batch, int64_t layer, Outputs& outputs) noexcept;
+  /// True in the last layer if nothing after the KV store is wanted.
+  bool nothing_wanted(const Batch& batch, int64_t layer) const noexcept;
+  /// In the last layer, after attention: keeps only the rows whose logits are wanted in x_ and in `attended`
+  /// ([rows][width]), unless the layer is tapped. Returns the number of rows left.
+  int64_t keep_wanted_rows(const Batch& batch, int64_t layer, int64_t rows, float* attended,
+                           int64_t width) const noexcept;
+  /// Logits and statistics of the wanted rows from x_ [rows][d_model], as left by keep_wanted_rows.
+  void finish(Context& ctx, const Batch& batch, int64_t rows, Outputs& outputs) noexcept;
+
+  ArchKeys keys_;
+  DenseWeights weights_;
+  float eps_ = 0;
+  float final_softcap_ = 0;  ///< > 0: logits = cap * tanh(logits / cap)
+  int64_t max_rows_ = 0;
+
+  // Activations, [max_rows][...].
+  float *x_ = nullptr, *normed_ = nullptr, *y_ = nullptr;                   // [d_model]
+  float *q_ = nullptr, *attended_ = nullptr, *k_ = nullptr, *v_ = nullptr;  // [heads or kv_heads * head_dim]
+  float *gate_ = nullptr, *up_ = nullptr;  // [ffn]; share memory with q_ .. v_
+
+ private:
+  int64_t activation_floats(int64_t rows) const;
+  bool last_tapped(const Batch& batch) const noexcept;
+
+  Linear embedding_, output_;
+  const float* output_norm_ = nullptr;
+  bool tied_ = false;
+  AlignedBuffer activations_;
+  std::vector<int32_t> tokens_, positions_;
+  size_t rows_ = 0;
+};
+
+/// Checks divisors of RoPE frequencies read from tensor `name`. Throws Error(kBadModel).
+std::vector<float> check_rope_factors(const char* name, const float* factors, int64_t n);
+
+// One per architecture (factory.cpp).
+std::unique_ptr<Decoder> make_llama(const GgufFile& file);
+std::unique_ptr<Decoder> make_qwen2(const GgufFile& file);
+std::unique_ptr<Decoder> make_qwen3(const GgufFile& file);
+std::unique_ptr<Decoder> make_gemma3(const GgufFile& file);
+std::unique_ptr<Decoder> make_phi3(const GgufFile& file);
+
+}  // namespace mete
