@@ -51,9 +51,13 @@ struct Tokenizer::Impl {
 
   /// Calls text(piece, after_special) and token(id) in order.
   template <typename Text, typename Token>
-  void partition(std::string_view input, bool special, Text text, Token token) const;
-  void encode_bpe(const BpeModel& bpe, std::string_view input, bool special, std::vector<int32_t>& ids) const;
-  void encode_spm(const Spm& spm, std::string_view input, bool special, std::vector<int32_t>& ids) const;
+  void partition(std::string_view input, std::span<const ByteRange> special, Text text, Token token) const;
+  void encode_bpe(const BpeModel& bpe, std::string_view input, std::span<const ByteRange> special,
+                  std::vector<int32_t>& ids) const;
+  void encode_spm(const Spm& spm, std::string_view input, std::span<const ByteRange> special,
+                  std::vector<int32_t>& ids) const;
+  /// `special`: where special tokens are recognised.
+  void encode(std::string_view input, std::span<const ByteRange> special, std::vector<int32_t>& ids) const;
 };
 
 Status Tokenizer::Impl::load_bpe(const GgufMetadata& metadata, std::string_view pre) {
@@ -149,7 +153,8 @@ Result<std::unique_ptr<Tokenizer>> Tokenizer::create(const GgufMetadata& metadat
 }
 
 template <typename Text, typename Token>
-void Tokenizer::Impl::partition(std::string_view input, bool special, Text text, Token token) const {
+void Tokenizer::Impl::partition(std::string_view input, std::span<const ByteRange> special, Text text,
+                                Token token) const {
   bool after_special = true;
   for (size_t at = 0; at < input.size();) {
     const TokenTrie::Match match = trie.find(input, at, special);
@@ -167,8 +172,8 @@ void Tokenizer::Impl::partition(std::string_view input, bool special, Text text,
   }
 }
 
-void Tokenizer::Impl::encode_bpe(const BpeModel& bpe, std::string_view input, bool special,
-                                 std::vector<int32_t>& ids) const {
+void Tokenizer::Impl::encode_bpe(const BpeModel& bpe, std::string_view input,
+                                 std::span<const ByteRange> special, std::vector<int32_t>& ids) const {
   PreTokenizer::Scratch words(bpe.words);
   Bpe::Scratch merges(input.size());
   std::string metaspaced;
@@ -196,7 +201,7 @@ void Tokenizer::Impl::encode_bpe(const BpeModel& bpe, std::string_view input, bo
   partition(input, special, text, [&](int32_t id) { ids.push_back(id); });
 }
 
-void Tokenizer::Impl::encode_spm(const Spm& spm, std::string_view input, bool special,
+void Tokenizer::Impl::encode_spm(const Spm& spm, std::string_view input, std::span<const ByteRange> special,
                                  std::vector<int32_t>& ids) const {
   Spm::Scratch scratch(input.size());
   std::string metaspaced;
@@ -209,15 +214,37 @@ void Tokenizer::Impl::encode_spm(const Spm& spm, std::string_view input, bool sp
   partition(input, special, text, [&](int32_t id) { ids.push_back(id); });
 }
 
-void Tokenizer::encode(std::string_view text, bool special, std::vector<int32_t>& ids) const {
-  if (text.size() > std::numeric_limits<uint32_t>::max() / 4) {
-    throw bad_usage("text of {} bytes, expected less than 1 GiB", text.size());
+void Tokenizer::Impl::encode(std::string_view input, std::span<const ByteRange> special,
+                             std::vector<int32_t>& ids) const {
+  if (input.size() > std::numeric_limits<uint32_t>::max() / 4) {
+    throw bad_usage("text of {} bytes, expected less than 1 GiB", input.size());
   }
-  if (const auto* bpe = std::get_if<BpeModel>(&impl_->model)) {
-    impl_->encode_bpe(*bpe, text, special, ids);
+  if (const auto* bpe = std::get_if<BpeModel>(&model)) {
+    encode_bpe(*bpe, input, special, ids);
   } else {
-    impl_->encode_spm(std::get<Spm>(impl_->model), text, special, ids);
+    encode_spm(std::get<Spm>(model), input, special, ids);
   }
+}
+
+void Tokenizer::encode(std::string_view text, bool special, std::vector<int32_t>& ids) const {
+  const ByteRange whole{0, text.size()};
+  impl_->encode(text, std::span(&whole, special ? 1 : 0), ids);
+}
+
+void Tokenizer::encode(std::span<const TextRun> runs, std::vector<int32_t>& ids) const {
+  std::string text;
+  std::vector<ByteRange> special;
+  for (const TextRun& run : runs) {
+    const size_t begin = text.size();
+    text += run.text;
+    if (!run.special || run.text.empty()) continue;
+    if (!special.empty() && special.back().end == begin) {
+      special.back().end = text.size();
+    } else {
+      special.push_back({begin, text.size()});
+    }
+  }
+  impl_->encode(text, special, ids);
 }
 
 Tokenizer::Tokenizer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}

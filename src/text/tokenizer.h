@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -12,6 +13,12 @@
 #include "format/gguf.h"
 
 namespace mete {
+
+/// A stretch of a prompt, and whether the spelling of a special token in it becomes that token.
+struct TextRun {
+  std::string_view text;
+  bool special;
+};
 
 /// Immutable after create(); every function may be called from several threads at once.
 class Tokenizer {
@@ -28,6 +35,9 @@ class Tokenizer {
   /// encoded one by one. Bytes for which the vocabulary has no token at all are left out, as the reference
   /// tokenizers do. Throws Error(kUsage) for 1 GiB of text or more.
   void encode(std::string_view text, bool special, std::vector<int32_t>& ids) const;
+  /// As encode() of the concatenated text, but a special token is recognised only where its whole spelling
+  /// lies in consecutive runs with `special`. Borders of runs are not borders of words.
+  void encode(std::span<const TextRun> runs, std::vector<int32_t>& ids) const;
   std::vector<int32_t> encode(std::string_view text, bool special) const {
     std::vector<int32_t> ids;
     encode(text, special, ids);

@@ -28,15 +28,19 @@ void TokenTrie::add(std::string_view text, int32_t id, bool special) {
   nodes_[static_cast<size_t>(at)].special = special;
 }
 
-TokenTrie::Match TokenTrie::find(std::string_view text, size_t from, bool special) const {
+TokenTrie::Match TokenTrie::find(std::string_view text, size_t from,
+                                 std::span<const ByteRange> ranges) const {
   for (size_t begin = from; begin < text.size(); ++begin) {
+    while (!ranges.empty() && ranges.front().end <= begin) ranges = ranges.subspan(1);
+    const bool special = !ranges.empty() && ranges.front().begin <= begin;
     const auto first = static_cast<uint8_t>(text[begin]);
     if (root_[first] < 0 || (!special && !starts_ordinary_[first])) continue;
     Match match{begin, 0, -1};
     int32_t at = root_[first];
     for (size_t end = begin + 1; at >= 0; ++end) {
       const Node& node = nodes_[static_cast<size_t>(at)];
-      if (node.id >= 0 && (special || !node.special)) match = {begin, end - begin, node.id};
+      if (node.id >= 0 && (!node.special || (special && end <= ranges.front().end)))
+        match = {begin, end - begin, node.id};
       if (end == text.size()) break;
       at = node.child;
       while (at >= 0 && nodes_[static_cast<size_t>(at)].byte != text[end]) {

@@ -3,23 +3,30 @@
 
 #include <array>
 #include <cstdint>
+#include <span>
 #include <string_view>
 #include <vector>
 
 namespace mete {
 
+/// Bytes [begin, end) of a text.
+struct ByteRange {
+  size_t begin, end;
+};
+
 class TokenTrie {
  public:
   TokenTrie() { root_.fill(-1); }
-  /// `text` not empty. `special`: matched only where find() is asked for special tokens too.
+  /// `text` not empty. `special`: matched only where find() allows special tokens.
   void add(std::string_view text, int32_t id, bool special);
 
   struct Match {
     size_t begin, size;  ///< in bytes; size 0 if there is none
     int32_t id;
   };
-  /// The first match at or after `from`.
-  Match find(std::string_view text, size_t from, bool special) const;
+  /// The first match at or after `from`. A special token counts only inside one of `ranges`, which are
+  /// ascending and do not overlap.
+  Match find(std::string_view text, size_t from, std::span<const ByteRange> ranges) const;
 
  private:
   struct Node {
