@@ -39,7 +39,10 @@ TEST_P(LlamaVocab, GivesThePublishedIds) {
     const size_t next = input.find(separator, at);
     const std::string text = input.substr(at, next == std::string::npos ? next : next - at);
     at = next == std::string::npos ? next : next + separator.size();
-    ASSERT_TRUE(std::getline(lines, line));
+    if (!std::getline(lines, line)) {  // some files end in a separator
+      ASSERT_TRUE(text.empty() && at == std::string::npos);
+      break;
+    }
     std::istringstream words(line);
     const std::vector<int32_t> want{std::istream_iterator<int32_t>(words), {}};
     EXPECT_EQ((*tokenizer)->encode(text, false), want) << "text: " << text;
