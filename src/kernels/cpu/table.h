@@ -29,8 +29,9 @@ KernelTable make_kernel_table(CpuTier tier);
 // Each family fills its own entries (kernels/cpu/<family>.cpp).
 void fill_gemm_q32(CpuTier tier,
                    KernelTable& table);  ///< Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 IQ4_NL MXFP4, quantize_q8_32
-void fill_gemm_k(CpuTier tier, KernelTable& table);      ///< Q2_K..Q6_K IQ4_XS, quantize_q8_256
-void fill_gemm_float(CpuTier tier, KernelTable& table);  ///< F32 F16 BF16; gemm_reference of every type
+void fill_gemm_k(CpuTier tier, KernelTable& table);          ///< Q2_K..Q6_K IQ4_XS, quantize_q8_256
+void fill_gemm_float(CpuTier tier, KernelTable& table);      ///< F32 F16 BF16
+void fill_gemm_reference(CpuTier tier, KernelTable& table);  ///< gemm_reference of every type
 void fill_floats(CpuTier tier, KernelTable& table);
 void fill_attention(CpuTier tier, KernelTable& table);
 
