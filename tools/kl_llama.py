@@ -61,8 +61,9 @@ class Divergence:
     def line(self, name):
         kl = np.array(self.kl)
         error = kl.std(ddof=1) / np.sqrt(kl.size)
-        return (f"{name:10s} mean KL {kl.mean():.6e} +- {error:.1e}  median {np.median(kl):.3e}  99% {np.quantile(kl, .99):.3e}"
-                f"  max {kl.max():.3e}  same top {100 * np.mean(self.same_top):.2f} %  ppl {np.exp(np.mean(self.nll)):.4f}")
+        return (f"{name:10s} mean KL {kl.mean():.6e} +- {error:.1e}  median {np.median(kl):.3e}  "
+                f"99% {np.quantile(kl, .99):.3e}  max {kl.max():.3e}  same top {100 * np.mean(self.same_top):.2f} %  "
+                f"ppl {np.exp(np.mean(self.nll)):.4f}")
 
 
 def dump(arguments):
