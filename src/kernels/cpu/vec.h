@@ -12,6 +12,49 @@
 namespace mete {
 namespace {
 
+inline float bits_to_float(uint32_t u) {
+  float f;
+  memcpy(&f, &u, 4);
+  return f;
+}
+inline uint32_t float_to_bits(float f) {
+  uint32_t u;
+  memcpy(&u, &f, 4);
+  return u;
+}
+inline uint16_t load_u16(const uint8_t* p) {
+  uint16_t x;
+  memcpy(&x, p, 2);
+  return x;
+}
+
+// The conversions of base/half.h, in C: NaN stays NaN, round to nearest even, subnormals kept.
+inline float half_to_float(uint16_t h) {
+  const uint32_t sign = static_cast<uint32_t>(h & 0x8000u) << 16, exponent = (h >> 10) & 0x1fu;
+  const uint32_t mantissa = h & 0x3ffu;
+  if (exponent == 0x1f) {
+    return bits_to_float(sign | 0x7f800000u | (mantissa != 0 ? 0x400000u : 0u) | (mantissa << 13));
+  }
+  if (exponent != 0) return bits_to_float(sign | ((exponent + 112) << 23) | (mantissa << 13));
+  return bits_to_float(sign | float_to_bits(static_cast<float>(mantissa) * 0x1p-24f));
+}
+inline uint16_t float_to_half(float x) {
+  const uint32_t u = float_to_bits(x), magnitude = u & 0x7fffffffu;
+  const uint16_t sign = static_cast<uint16_t>((u >> 16) & 0x8000u);
+  if (magnitude > 0x7f800000u) return static_cast<uint16_t>(sign | 0x7e00u | ((magnitude >> 13) & 0x3ffu));
+  if (magnitude >= 0x477ff000u) return static_cast<uint16_t>(sign | 0x7c00u);
+  if (magnitude < 0x38800000u) {
+    const float rounded = (bits_to_float(magnitude) * 0x1p24f + 0x1p23f) - 0x1p23f;
+    return static_cast<uint16_t>(sign | static_cast<uint16_t>(rounded));
+  }
+  return static_cast<uint16_t>(sign | ((magnitude + 0xfffu + ((magnitude >> 13) & 1u) - 0x38000000u) >> 13));
+}
+inline uint16_t float_to_bfloat(float x) {
+  const uint32_t u = float_to_bits(x);
+  if ((u & 0x7fffffffu) > 0x7f800000u) return static_cast<uint16_t>((u >> 16) | 0x40u);
+  return static_cast<uint16_t>((u + 0x7fffu + ((u >> 16) & 1u)) >> 16);
+}
+
 #if defined(__AVX512F__)
 
 struct F16 {
@@ -49,6 +92,16 @@ inline F16 load_twice(const float* p, int64_t n) {
   return {_mm512_permutexvar_ps(index, _mm512_maskz_loadu_ps(first(n), p))};
 }
 inline F16 fma_sub_add(F16 a, F16 b, F16 c) { return {_mm512_fmaddsub_ps(a.v, b.v, c.v)}; }
+inline F16 load_half(const uint8_t* p) {
+  return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))};
+}
+inline F16 load_bfloat(const uint8_t* p) {
+  const __m512i x = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+  return {_mm512_castsi512_ps(_mm512_slli_epi32(x, 16))};
+}
+inline F16 load_int8(const uint8_t* p) {
+  return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))))};
+}
 inline __m256 low(F16 a) { return _mm512_castps512_ps256(a.v); }
 inline __m256 high(F16 a) { return _mm512_extractf32x8_ps(a.v, 1); }
 
@@ -125,6 +178,22 @@ inline F16 load_twice(const float* p, int64_t n) {
 inline F16 fma_sub_add(F16 x, F16 y, F16 z) {
   return {_mm256_fmaddsub_ps(x.a, y.a, z.a), _mm256_fmaddsub_ps(x.b, y.b, z.b)};
 }
+inline F16 load_half(const uint8_t* p) {
+  const __m128i* h = reinterpret_cast<const __m128i*>(p);
+  return {_mm256_cvtph_ps(_mm_loadu_si128(h)), _mm256_cvtph_ps(_mm_loadu_si128(h + 1))};
+}
+inline __m256 bfloat_to_float(__m128i x) {
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(x), 16));
+}
+inline F16 load_bfloat(const uint8_t* p) {
+  const __m128i* h = reinterpret_cast<const __m128i*>(p);
+  return {bfloat_to_float(_mm_loadu_si128(h)), bfloat_to_float(_mm_loadu_si128(h + 1))};
+}
+inline F16 load_int8(const uint8_t* p) {
+  const __m128i x = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(x)),
+          _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_unpackhi_epi64(x, x)))};
+}
 inline __m256 low(F16 x) { return x.a; }
 inline __m256 high(F16 x) { return x.b; }
 
@@ -144,11 +213,6 @@ struct Mask16 {
   }                              \
   return r
 
-inline float bits_to_float(uint32_t u) {
-  float f;
-  memcpy(&f, &u, 4);
-  return f;
-}
 inline F16 set1(float x) { METE_LANES(x); }
 inline F16 zero() { return set1(0.0f); }
 inline F16 load(const float* p) { METE_LANES(p[i]); }
@@ -196,6 +260,12 @@ inline F16 load_twice(const float* p, int64_t n) { METE_LANES(i / 2 < n ? p[i / 
 inline F16 fma_sub_add(const F16& a, const F16& b, const F16& c) {
   METE_LANES(__builtin_fmaf(a.v[i], b.v[i], (i & 1) != 0 ? c.v[i] : -c.v[i]));
 }
+
+inline F16 load_half(const uint8_t* p) { METE_LANES(half_to_float(load_u16(p + 2 * i))); }
+inline F16 load_bfloat(const uint8_t* p) {
+  METE_LANES(bits_to_float(static_cast<uint32_t>(load_u16(p + 2 * i)) << 16));
+}
+inline F16 load_int8(const uint8_t* p) { METE_LANES(static_cast<float>(static_cast<int8_t>(p[i]))); }
 
 #undef METE_LANES
 #endif

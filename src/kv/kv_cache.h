@@ -1,0 +1,124 @@
+// The KV cache: sequences of slots on pages, one page list per (sequence, layer, KV head).
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "base/error.h"
+#include "kv/page_pool.h"
+#include "ops/attend.h"
+#include "ops/kv_store.h"
+#include "request/batch.h"
+#include "request/kv_access.h"
+
+namespace mete {
+
+struct KvConfig {
+  int64_t kv_layers = 0, kv_heads = 0, head_dim = 0;
+  KvType key_codec = KvType::kF16, value_codec = KvType::kF16;
+  int64_t page_slots = 32;  ///< 16 or 32
+  int64_t max_slots = 0;    ///< capacity, tokens of all sequences together
+  bool poison = false;      ///< fill free pages with NaN (tests)
+};
+
+/// "f16", "bf16", "q8_0".
+std::optional<KvType> parse_kv_codec(std::string_view text);
+const char* kv_codec_name(KvType type);
+
+/// Bytes that a cache of this configuration takes when it is full.
+size_t kv_cache_bytes(const KvConfig& config);
+
+/// One step: begin_step, then KvAccess calls for every layer, then end_step. A slot is a token's place in its
+/// sequence, 0 .. length - 1; every layer and head uses the same slot numbers, but a list may have dropped
+/// slots of its own. All calls come from one thread.
+class KvCache {
+ public:
+  /// Throws Error: kUsage if the configuration cannot be, kRuntime if memory cannot be had.
+  explicit KvCache(const KvConfig& config);
+  ~KvCache();
+  KvCache(const KvCache&) = delete;
+  KvCache& operator=(const KvCache&) = delete;
+
+  SeqId create();
+  void release(SeqId seq);
+  /// A new sequence with the same contents. Pages are shared until either writes to them.
+  SeqId fork(SeqId seq);
+
+  /// Gives every row its slot and allocates pages. Errors (nothing has changed then): rows or mask that make
+  /// no sense; a row that sees two keys with one position; too few free pages, naming slots needed and free.
+  Status begin_step(const Batch& batch);
+  /// Reads and writes for the rows of the open step.
+  KvAccess& access();
+  /// Drops the rows written as kScratch.
+  void end_step();
+
+  int64_t length(SeqId seq) const;
+  /// Drops the slots from `length` on.
+  Status truncate(SeqId seq, int64_t length);
+  /// Keeps, of the slots that the last step appended, only these (absolute numbers, ascending): they move
+  /// down to follow each other. Before end_step, kScratch slots may be kept too.
+  Status compact(SeqId seq, std::span<const int32_t> kept_slots);
+  /// Makes these slots invisible to one layer's KV head; pages without visible slots are freed.
+  Status drop(SeqId seq, int64_t layer, int64_t kv_head, std::span<const int32_t> slots);
+
+  const KvConfig& config() const { return config_; }
+  const KvLayout& layout() const { return layout_; }
+  size_t bytes() const;           ///< of pages in use
+  size_t capacity_bytes() const;  ///< of all pages
+  int64_t free_slots() const;     ///< tokens that whole free pages could hold
+
+ private:
+  struct PageList {
+    std::vector<uint8_t*> pages;       // null: no visible slot
+    std::vector<uint32_t> valid;       // bit masks per page; empty: all valid
+    int64_t dropped_from = INT64_MAX;  // lowest dropped slot
+  };
+  struct Sequence {
+    bool live = false;
+    int64_t length = 0;              // committed slots
+    int64_t step_begin = 0;          // length before the last step
+    std::vector<int32_t> positions;  // per slot, rows of an open step included
+    int64_t dense = 0;               // leading slots with position == slot
+    std::vector<PageList> lists;     // [layer * kv_heads + head]
+  };
+  struct StepSequence {
+    SeqId seq;
+    int64_t appended = 0, scratch = 0;
+    int64_t tail_begin = 0;                   // lowest new slot
+    int64_t slots = 0;                        // with the new ones
+    std::vector<int32_t> rows;                // batch indices
+    std::vector<int64_t> overwritten, pages;  // ascending; pages written
+    std::vector<QueryRow> queries;
+    std::vector<uint64_t> tails;
+  };
+  class Access;
+
+  Status check_rows(const Batch& batch) const;
+  void group_rows(const Batch& batch);
+  void build_queries(const Batch& batch, StepSequence& step) const;
+  Status check_positions(const Batch& batch, const StepSequence& step);
+  int64_t pages_needed(const StepSequence& step) const;
+  void commit_step(const Batch& batch, const StepSequence& step);
+  Status check_sequence(SeqId seq) const;
+  bool writable(const PageList& list, int64_t page) const;
+  void make_writable(PageList& list, int64_t page);
+  void cut(Sequence& s, int64_t slots);
+
+  KvConfig config_;
+  KvLayout layout_;
+  PagePool pool_;
+  std::vector<Sequence> sequences_;
+  std::vector<StepSequence> steps_;
+  size_t step_count_ = 0;       // used entries of steps_
+  std::vector<int32_t> slots_;  // per batch row
+  std::vector<int32_t> step_of_sequence_;
+  std::vector<uint32_t> stamps_;  // by position, for check_positions
+  uint32_t stamp_ = 0;
+  bool open_ = false;
+  std::unique_ptr<Access> access_;
+};
+
+}  // namespace mete

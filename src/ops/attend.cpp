@@ -1,0 +1,546 @@
+#include "ops/attend.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cstring>
+#include <limits>
+#include <new>
+
+namespace mete {
+namespace {
+
+constexpr int64_t kTaskVectors = 96;        // query vectors that share one decoding of a split
+constexpr size_t kMaxRawBytes = 64u << 20;  // split results kept for folding, when splits run in parallel
+constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
+
+int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+/// Hands out 64-byte aligned arrays of one buffer; with a null base it only measures.
+struct Carver {
+  uint8_t* base;
+  size_t used = 0;
+  template <typename T>
+  T* take(int64_t count) {
+    T* result = base == nullptr ? nullptr : reinterpret_cast<T*>(base + used);
+    used += (static_cast<size_t>(count) * sizeof(T) + 63) / 64 * 64;
+    return result;
+  }
+};
+
+/// The keys of one Spec in splits. Splits below dense_splits are read in place: tile t holds the positions
+/// 16 t .. 16 t + 15. The others list their slots in order of position (token lists: list order).
+struct View {
+  const Spec* spec;
+  int64_t splits, dense_splits;
+  int64_t entries;  // capacity of order
+  int32_t* order;   // slots (token lists: list indices)
+  int32_t* begins;  // [splits - dense_splits + 1]
+};
+
+int64_t position_of(const Spec& spec, int64_t slot) {
+  return spec.positions == nullptr ? slot : spec.positions[slot];
+}
+bool is_valid(const Spec& spec, int64_t page_slots, int64_t slot) {
+  return spec.valid == nullptr || ((spec.valid[slot / page_slots] >> (slot % page_slots)) & 1u) != 0;
+}
+
+View measure(const Spec& spec) {
+  View view{&spec, 0, 0, 0, nullptr, nullptr};
+  if (spec.tokens != nullptr) {
+    view.splits = ceil_div(spec.token_count, kSplitKeys);
+    view.entries = spec.token_count;
+    return view;
+  }
+  int64_t end = spec.dense, low = spec.dense;
+  for (int64_t s = spec.dense; s < spec.slots; ++s) {
+    const int64_t p = position_of(spec, s);
+    end = std::max(end, p + 1);
+    low = std::min(low, p);
+  }
+  view.splits = ceil_div(end, kSplitKeys);
+  view.dense_splits = spec.dense == spec.slots ? view.splits : low / kSplitKeys;
+  view.entries = std::max<int64_t>(0, spec.slots - view.dense_splits * kSplitKeys);
+  return view;
+}
+
+/// Fills order and begins.
+void list_keys(View& view, int64_t page_slots) {
+  const Spec& spec = *view.spec;
+  const int64_t listed = view.splits - view.dense_splits;
+  int32_t* end = view.order;
+  if (spec.tokens != nullptr) {
+    for (int64_t i = 0; i < spec.token_count; ++i) *end++ = static_cast<int32_t>(i);
+  } else {
+    for (int64_t s = view.dense_splits * kSplitKeys; s < spec.slots; ++s) {
+      if (is_valid(spec, page_slots, s)) *end++ = static_cast<int32_t>(s);
+    }
+    const auto before = [&](int32_t a, int32_t b) {
+      const int64_t pa = position_of(spec, a), pb = position_of(spec, b);
+      return pa != pb ? pa < pb : a < b;
+    };
+    if (!std::is_sorted(view.order, end, before)) std::sort(view.order, end, before);
+  }
+  const int64_t count = end - view.order;
+  int64_t next = 0;
+  for (int64_t i = 0; i <= listed; ++i) {
+    const int64_t limit = (view.dense_splits + i) * kSplitKeys;
+    while (next < count && (spec.tokens != nullptr ? next : position_of(spec, view.order[next])) < limit)
+      ++next;
+    view.begins[i] = static_cast<int32_t>(next);
+  }
+}
+
+/// Some rows of one job for one KV head.
+struct Task {
+  const AttendJob* job;
+  const View* view;
+  int64_t kv_head;
+  int64_t row_begin, row_end;
+  int64_t split_begin, split_end;
+  int64_t first_unit;  // units (task, split) before this task's
+  int64_t first_raw;   // vectors of split results before this task's
+};
+
+/// One worker's buffers; floats unless said.
+struct Worker {
+  float *scores, *keys, *values, *q, *row_q, *log_weights;
+  float *o, *m, *l;                    // results of one split
+  float *total_o, *total_m, *total_l;  // folded
+  uint16_t* masks;                     // [rows][kSplitTiles]
+  const uint16_t** mask_of_vector;
+  const Task* packed;  // whose q is packed
+};
+
+struct Call {
+  Context& ctx;
+  const KvLayout& layout;
+  const AttendParams& params;
+  const float* q;
+  float* out;
+  float* lse;
+  int64_t group, stride, task_rows;
+  Worker* workers;
+  View* views;
+  Task* tasks;
+  int64_t task_count, unit_count, raw_vectors;
+  float *raw_o, *raw_m, *raw_l;  // split results, when splits run in parallel
+  std::atomic<int64_t>* done;    // finished splits per task
+  const float* zeros;            // [stride]
+};
+
+void carve_worker(Carver& carver, const Call& call, Worker& w) {
+  const int64_t vectors = call.task_rows * call.group, head_dim = call.layout.head_dim;
+  w.scores = carver.take<float>(static_cast<int64_t>(attention_scratch_floats()));
+  w.keys = carver.take<float>(kSplitKeys * head_dim);
+  w.values = carver.take<float>(kSplitKeys * call.stride);
+  w.q = carver.take<float>(vectors * head_dim);
+  w.row_q = carver.take<float>(call.group * head_dim);
+  w.log_weights = carver.take<float>(kSplitKeys);
+  w.o = carver.take<float>(vectors * call.stride);
+  w.m = carver.take<float>(vectors);
+  w.l = carver.take<float>(vectors);
+  w.total_o = carver.take<float>(vectors * call.stride);
+  w.total_m = carver.take<float>(vectors);
+  w.total_l = carver.take<float>(vectors);
+  w.masks = carver.take<uint16_t>(call.task_rows * kSplitTiles);
+  w.mask_of_vector = carver.take<const uint16_t*>(vectors);
+  w.packed = nullptr;
+}
+
+/// q of vectors [first, first + count) of the task as [head_dim][count].
+void pack_queries(const Call& call, const Task& task, int64_t first, int64_t count, float* packed) {
+  const int64_t head_dim = call.layout.head_dim;
+  for (int64_t i = 0; i < count; ++i) {
+    const int64_t v = first + i;
+    const int64_t row = task.job->rows[static_cast<size_t>(task.row_begin + v / call.group)].row;
+    const int64_t head = task.kv_head * call.group + v % call.group;
+    const float* q = call.q + (row * call.params.heads + head) * head_dim;
+    for (int64_t d = 0; d < head_dim; ++d) packed[d * count + i] = q[d];
+  }
+}
+
+bool sees(const QueryRow& row, int64_t tail_begin, int64_t slot) {
+  if (slot < row.prefix) return true;
+  if (row.tail == nullptr || slot < tail_begin) return false;
+  const int64_t bit = slot - tail_begin;
+  return ((row.tail[bit / 64] >> (bit % 64)) & 1u) != 0;
+}
+
+int64_t lowest_position(const Call& call, const QueryRow& row) {
+  if (call.params.window <= 0) return 0;
+  return std::max<int64_t>(0, static_cast<int64_t>(row.position) - call.params.window + 1);
+}
+
+/// Lanes of a dense split that a row sees.
+void dense_masks(const Call& call, const Task& task, int64_t split, const QueryRow& row, uint16_t* mask) {
+  const int64_t base = split * kSplitKeys, low = lowest_position(call, row);
+  for (int t = 0; t < kSplitTiles; ++t) {
+    const int64_t begin = std::clamp<int64_t>(low - base - t * 16, 0, 16);
+    const int64_t end =
+        std::clamp<int64_t>(std::min(row.prefix, task.view->spec->slots) - base - t * 16, 0, 16);
+    mask[t] = begin < end ? static_cast<uint16_t>((1u << end) - (1u << begin)) : uint16_t{0};
+  }
+  if (row.tail == nullptr) return;
+  const int64_t stop = std::min(base + kSplitKeys, task.view->spec->slots);
+  for (int64_t s = std::max({base, task.job->tail_begin, low}); s < stop; ++s) {
+    if (!sees(row, task.job->tail_begin, s)) continue;
+    uint16_t& bits = mask[(s - base) / 16];
+    bits = static_cast<uint16_t>(bits | (1u << (s % 16)));
+  }
+}
+
+uint8_t* page_of(const Call& call, const Spec& spec, int64_t slot) {
+  return spec.pages[slot / call.layout.page_slots];
+}
+const uint8_t* key_tile(const Call& call, const Spec& spec, int64_t slot) {
+  return page_of(call, spec, slot) +
+         static_cast<size_t>(slot % call.layout.page_slots / kTileSlots) * call.layout.key_tile();
+}
+const uint8_t* value_tile(const Call& call, const Spec& spec, int64_t slot) {
+  return page_of(call, spec, slot) +
+         static_cast<size_t>(call.layout.page_slots / kTileSlots) * call.layout.key_tile() +
+         static_cast<size_t>(slot % call.layout.page_slots / kTileSlots) * call.layout.value_tile();
+}
+
+void point_at_scratch(const Call& call, const Worker& w, SplitArgs& args) {
+  args.key_type = args.value_type = KvType::kF32;
+  for (int t = 0; t < kSplitTiles; ++t) {
+    args.keys[t] = reinterpret_cast<const uint8_t*>(w.keys + t * 16 * call.layout.head_dim);
+    args.values[t] = reinterpret_cast<const uint8_t*>(w.values + t * 16 * call.stride);
+  }
+}
+
+/// Runs the kernel for all vectors of the task, in blocks.
+void run_blocks(const Call& call, const Task& task, Worker& w, SplitArgs& args, float* o, float* m,
+                float* l) {
+  const int64_t vectors = (task.row_end - task.row_begin) * call.group,
+                block = call.ctx.kernels.attention.block;
+  if (w.packed != &task) {
+    for (int64_t first = 0; first < vectors; first += block) {
+      pack_queries(call, task, first, std::min(block, vectors - first), w.q + first * call.layout.head_dim);
+    }
+    w.packed = &task;
+  }
+  for (int64_t v = 0; v < vectors; ++v) w.mask_of_vector[v] = w.masks + v / call.group * kSplitTiles;
+  for (int64_t first = 0; first < vectors; first += block) {
+    args.vectors = std::min(block, vectors - first);
+    args.q = w.q + first * call.layout.head_dim;
+    args.masks = w.mask_of_vector + first;
+    args.o = o + first * call.stride;
+    args.m = m + first;
+    args.l = l + first;
+    call.ctx.kernels.attention.split(args);
+  }
+}
+
+void dense_split(const Call& call, const Task& task, int64_t split, Worker& w, SplitArgs& args, float* o,
+                 float* m, float* l) {
+  const Spec& spec = *task.view->spec;
+  const AttentionKernels& kernels = call.ctx.kernels.attention;
+  const int64_t rows = task.row_end - task.row_begin;
+  uint16_t any[kSplitTiles] = {};
+  for (int64_t r = 0; r < rows; ++r) {
+    uint16_t* mask = w.masks + r * kSplitTiles;
+    dense_masks(call, task, split, task.job->rows[static_cast<size_t>(task.row_begin + r)], mask);
+    for (int t = 0; t < kSplitTiles; ++t) any[t] = static_cast<uint16_t>(any[t] | mask[t]);
+  }
+  if (spec.log_weights != nullptr) {
+    const int64_t count = std::min<int64_t>(kSplitKeys, spec.slots - split * kSplitKeys);
+    std::memcpy(w.log_weights, spec.log_weights + split * kSplitKeys,
+                static_cast<size_t>(count) * sizeof(float));
+    args.log_weights = w.log_weights;
+  }
+  // Several blocks share one decoding of the tiles; a single block decodes in registers.
+  const bool expand = rows * call.group > kernels.block;
+  if (expand) point_at_scratch(call, w, args);
+  for (int t = 0; t < kSplitTiles; ++t) {
+    if (any[t] == 0) continue;
+    const int64_t slot = split * kSplitKeys + t * 16;
+    const uint8_t *keys = key_tile(call, spec, slot), *values = value_tile(call, spec, slot);
+    if (expand) {
+      kernels.expand_keys(call.layout.key_type, keys, call.layout.head_dim,
+                          w.keys + t * 16 * call.layout.head_dim);
+      kernels.expand_values(call.layout.value_type, values, call.layout.head_dim,
+                            w.values + t * 16 * call.stride);
+    } else {
+      args.keys[t] = keys;
+      args.values[t] = values;
+    }
+  }
+  run_blocks(call, task, w, args, o, m, l);
+}
+
+/// Place of entry i of the view's order in its split, 0 .. 255.
+int64_t place_of(const View& view, int64_t i) {
+  return (view.spec->tokens != nullptr ? i : position_of(*view.spec, view.order[i])) % kSplitKeys;
+}
+
+bool entry_visible(const Call& call, const Task& task, const QueryRow& row, int64_t slot) {
+  return sees(row, task.job->tail_begin, slot) &&
+         position_of(*task.view->spec, slot) >= lowest_position(call, row);
+}
+
+/// Gathers entries [begin, end) that rows [row_begin, row_end) of the task see into the scratch tiles and
+/// sets the rows' masks, at w.masks.
+void gather(const Call& call, const Task& task, Worker& w, int64_t begin, int64_t end, int64_t row_begin,
+            int64_t row_end) {
+  const View& view = *task.view;
+  const Spec& spec = *view.spec;
+  const AttentionKernels& kernels = call.ctx.kernels.attention;
+  std::memset(w.masks, 0, static_cast<size_t>((row_end - row_begin) * kSplitTiles) * sizeof(uint16_t));
+  for (int64_t i = begin; i < end; ++i) {
+    const int64_t slot = spec.tokens != nullptr ? spec.tokens[view.order[i]] : view.order[i];
+    const int64_t place = place_of(view, i);
+    const int64_t tile = place / 16;
+    const int lane = static_cast<int>(place % 16), in_tile = static_cast<int>(slot % kTileSlots);
+    bool any = false;
+    for (int64_t r = row_begin; r < row_end; ++r) {
+      if (!entry_visible(call, task, task.job->rows[static_cast<size_t>(r)], slot)) continue;
+      uint16_t& bits = w.masks[(r - row_begin) * kSplitTiles + tile];
+      bits = static_cast<uint16_t>(bits | (1u << lane));
+      any = true;
+    }
+    if (!any) continue;
+    kernels.gather_key(call.layout.key_type, key_tile(call, spec, slot), in_tile, call.layout.head_dim, lane,
+                       w.keys + tile * 16 * call.layout.head_dim);
+    kernels.gather_value(call.layout.value_type, value_tile(call, spec, slot), in_tile, call.layout.head_dim,
+                         lane, w.values + tile * 16 * call.stride);
+    if (spec.log_weights != nullptr) {
+      w.log_weights[place] = spec.log_weights[spec.tokens != nullptr ? view.order[i] : slot];
+    }
+  }
+}
+
+void gathered_split(const Call& call, const Task& task, int64_t split, Worker& w, SplitArgs& args, float* o,
+                    float* m, float* l) {
+  const View& view = *task.view;
+  const int64_t index = split - view.dense_splits;
+  const int64_t begin = view.begins[index], end = view.begins[index + 1];
+  point_at_scratch(call, w, args);
+  if (view.spec->log_weights != nullptr) args.log_weights = w.log_weights;
+  bool distinct = true;
+  for (int64_t i = begin + 1; i < end; ++i) distinct = distinct && place_of(view, i) != place_of(view, i - 1);
+  if (distinct) {
+    gather(call, task, w, begin, end, task.row_begin, task.row_end);
+    run_blocks(call, task, w, args, o, m, l);
+    return;
+  }
+  // Branches of a tree share positions: each row has tiles of its own.
+  for (int64_t r = task.row_begin; r < task.row_end; ++r) {
+    const int64_t first = (r - task.row_begin) * call.group;
+    gather(call, task, w, begin, end, r, r + 1);
+    pack_queries(call, task, first, call.group, w.row_q);
+    for (int64_t g = 0; g < call.group; ++g) w.mask_of_vector[g] = w.masks;
+    args.vectors = call.group;
+    args.q = w.row_q;
+    args.masks = w.mask_of_vector;
+    args.o = o + first * call.stride;
+    args.m = m + first;
+    args.l = l + first;
+    call.ctx.kernels.attention.split(args);
+  }
+}
+
+/// Results of one split for all vectors of a task: o [vectors][stride], m, l [vectors].
+void run_split(const Call& call, const Task& task, int64_t split, Worker& w, float* o, float* m, float* l) {
+  SplitArgs args{};
+  args.key_type = call.layout.key_type;
+  args.value_type = call.layout.value_type;
+  args.head_dim = call.layout.head_dim;
+  args.scale = call.params.scale;
+  args.softcap = call.params.softcap;
+  args.scores = w.scores;
+  if (split < task.view->dense_splits) {
+    dense_split(call, task, split, w, args, o, m, l);
+  } else {
+    gathered_split(call, task, split, w, args, o, m, l);
+  }
+}
+
+void fold_split(const Call& call, int64_t vectors, Worker& w, const float* o, const float* m,
+                const float* l) {
+  for (int64_t v = 0; v < vectors; ++v) {
+    call.ctx.kernels.attention.fold(w.total_o + v * call.stride, w.total_m + v, w.total_l + v,
+                                    o + v * call.stride, m[v], l[v], call.stride);
+  }
+}
+
+void finish_task(const Call& call, const Task& task, Worker& w) {
+  const AttentionKernels& kernels = call.ctx.kernels.attention;
+  const int64_t vectors = (task.row_end - task.row_begin) * call.group, head_dim = call.layout.head_dim;
+  for (int64_t v = 0; v < vectors; ++v) {
+    float *o = w.total_o + v * call.stride, *m = w.total_m + v, *l = w.total_l + v;
+    const int64_t row = task.job->rows[static_cast<size_t>(task.row_begin + v / call.group)].row;
+    const int64_t head = task.kv_head * call.group + v % call.group, at = row * call.params.heads + head;
+    for (const Partial& p : call.params.partials) {
+      kernels.fold(o, m, l, p.o + at * head_dim, p.lse[at], p.lse[at] == kMinusInfinity ? 0.0f : 1.0f,
+                   head_dim);
+    }
+    if (call.params.sinks != nullptr)
+      kernels.fold(o, m, l, call.zeros, call.params.sinks[head], 1.0f, head_dim);
+    const float lse = kernels.finish(o, *m, *l, head_dim, call.out + at * head_dim);
+    if (call.lse != nullptr) call.lse[at] = lse;
+  }
+}
+
+void clear_totals(const Call& call, Worker& w) {
+  std::memset(w.total_l, 0, static_cast<size_t>(call.task_rows * call.group) * sizeof(float));
+}
+
+/// All splits of a task one after the other.
+void run_task(const Call& call, const Task& task, Worker& w) {
+  const int64_t vectors = (task.row_end - task.row_begin) * call.group;
+  clear_totals(call, w);
+  for (int64_t s = task.split_begin; s < task.split_end; ++s) {
+    run_split(call, task, s, w, w.o, w.m, w.l);
+    fold_split(call, vectors, w, w.o, w.m, w.l);
+  }
+  finish_task(call, task, w);
+}
+
+/// One split of a task; whoever finishes the task's last split folds them all, in ascending order.
+void run_unit(const Call& call, const Task& task, int64_t split, Worker& w) {
+  const int64_t vectors = (task.row_end - task.row_begin) * call.group;
+  const int64_t count = task.split_end - task.split_begin;
+  if (count > 0) {
+    const int64_t at = task.first_raw + (split - task.split_begin) * vectors;
+    run_split(call, task, split, w, call.raw_o + at * call.stride, call.raw_m + at, call.raw_l + at);
+    if (call.done[&task - call.tasks].fetch_add(1, std::memory_order_acq_rel) + 1 < count) return;
+  }
+  clear_totals(call, w);
+  for (int64_t s = 0; s < count; ++s) {
+    const int64_t at = task.first_raw + s * vectors;
+    fold_split(call, vectors, w, call.raw_o + at * call.stride, call.raw_m + at, call.raw_l + at);
+  }
+  finish_task(call, task, w);
+}
+
+/// Splits that some row of the task may see.
+void set_splits(const Call& call, Task& task) {
+  const View& view = *task.view;
+  task.split_begin = 0;
+  task.split_end = view.splits;
+  if (view.spec->tokens != nullptr) return;
+  int64_t low = std::numeric_limits<int64_t>::max(), prefix = 0;
+  bool tail = false;
+  for (int64_t r = task.row_begin; r < task.row_end; ++r) {
+    const QueryRow& row = task.job->rows[static_cast<size_t>(r)];
+    low = std::min(low, lowest_position(call, row));
+    prefix = std::max(prefix, row.prefix);
+    tail = tail || row.tail != nullptr;
+  }
+  if (view.dense_splits == view.splits && !tail) {
+    task.split_end = std::min(view.splits, ceil_div(prefix, kSplitKeys));
+  }
+  task.split_begin = std::min(low / kSplitKeys, task.split_end);
+}
+
+int64_t count_tasks(const Call& call, std::span<const AttendJob> jobs) {
+  int64_t count = 0;
+  for (const AttendJob& job : jobs) {
+    count += call.params.kv_heads * ceil_div(static_cast<int64_t>(job.rows.size()), call.task_rows);
+  }
+  return count;
+}
+
+/// Lays all buffers out, views and tasks filled if the carver has memory.
+void lay_out(Carver& carver, Call& call, std::span<const AttendJob> jobs) {
+  const int64_t kv_heads = call.params.kv_heads, threads = call.ctx.pool.size();
+  call.workers = carver.take<Worker>(threads);
+  for (int64_t i = 0; i < threads; ++i) {
+    Worker w;
+    carve_worker(carver, call, w);
+    if (call.workers != nullptr) call.workers[i] = w;
+  }
+  float* zeros = carver.take<float>(call.stride);
+  if (zeros != nullptr) std::memset(zeros, 0, static_cast<size_t>(call.stride) * sizeof(float));
+  call.zeros = zeros;
+  call.views = carver.take<View>(static_cast<int64_t>(jobs.size()) * kv_heads);
+  call.task_count = count_tasks(call, jobs);
+  call.tasks = carver.take<Task>(call.task_count);
+  call.done = carver.take<std::atomic<int64_t>>(call.task_count);
+  call.unit_count = call.raw_vectors = 0;
+  int64_t view_index = 0, task_index = 0;
+  for (const AttendJob& job : jobs) {
+    const int64_t rows = static_cast<int64_t>(job.rows.size());
+    for (int64_t head = 0; head < kv_heads; ++head, ++view_index) {
+      View view = measure(job.specs[head]);
+      view.order = carver.take<int32_t>(view.entries);
+      view.begins = carver.take<int32_t>(view.splits - view.dense_splits + 1);
+      const View* at = &view;
+      if (call.views != nullptr) {
+        list_keys(view, call.layout.page_slots);
+        call.views[view_index] = view;
+        at = call.views + view_index;
+      }
+      // Last rows first: they see most, and the longest tasks should start first.
+      for (int64_t end = rows; end > 0; ++task_index) {
+        const int64_t begin = (end - 1) / call.task_rows * call.task_rows;
+        Task task{&job, at, head, begin, end, 0, 0, call.unit_count, call.raw_vectors};
+        set_splits(call, task);
+        const int64_t splits = task.split_end - task.split_begin;
+        call.unit_count += std::max<int64_t>(1, splits);
+        call.raw_vectors += splits * (end - begin) * call.group;
+        if (call.tasks != nullptr) {
+          call.tasks[task_index] = task;
+          new (call.done + task_index) std::atomic<int64_t>(0);
+        }
+        end = begin;
+      }
+    }
+  }
+}
+
+}  // namespace
+
+void attend(Context& ctx, const KvLayout& layout, const AttendParams& params, std::span<const AttendJob> jobs,
+            const float* q, float* out, float* lse) noexcept {
+  Call call{ctx,
+            layout,
+            params,
+            q,
+            out,
+            lse,
+            params.heads / params.kv_heads,
+            value_stride(layout.head_dim),
+            0,
+            nullptr,
+            nullptr,
+            nullptr,
+            0,
+            0,
+            0,
+            nullptr,
+            nullptr,
+            nullptr,
+            nullptr,
+            nullptr};
+  int64_t longest = 1;
+  for (const AttendJob& job : jobs) longest = std::max(longest, static_cast<int64_t>(job.rows.size()));
+  call.task_rows = std::min(longest, std::max<int64_t>(1, kTaskVectors / call.group));
+  Carver carver{nullptr};
+  lay_out(carver, call, jobs);
+  const size_t raw_bytes = static_cast<size_t>(call.raw_vectors * (call.stride + 2)) * sizeof(float);
+  const bool by_split = ctx.pool.size() > 1 && call.task_count < 4 * ctx.pool.size() &&
+                        call.unit_count > call.task_count && raw_bytes <= kMaxRawBytes;
+  carver = {ctx.attention.get(carver.used + (by_split ? raw_bytes + 256 : 0))};
+  lay_out(carver, call, jobs);
+  if (!by_split) {
+    ctx.pool.parallel_for(call.task_count, 1, [&](int64_t begin, int64_t end, int worker) {
+      for (int64_t i = begin; i < end; ++i) run_task(call, call.tasks[i], call.workers[worker]);
+    });
+    return;
+  }
+  call.raw_o = carver.take<float>(call.raw_vectors * call.stride);
+  call.raw_m = carver.take<float>(call.raw_vectors);
+  call.raw_l = carver.take<float>(call.raw_vectors);
+  ctx.pool.parallel_for(call.unit_count, 1, [&](int64_t begin, int64_t end, int worker) {
+    const Task* task = call.tasks;
+    for (int64_t i = begin; i < end; ++i) {
+      while (task + 1 < call.tasks + call.task_count && task[1].first_unit <= i) ++task;
+      run_unit(call, *task, task->split_begin + (i - task->first_unit), call.workers[worker]);
+    }
+  });
+}
+
+}  // namespace mete
