@@ -7,6 +7,7 @@ import subprocess
 import tempfile
 import threading
 import time
+from typing import NamedTuple
 
 TIMEOUT_S = 3600
 
@@ -15,10 +16,24 @@ class Failed(Exception):
     """A command that did not do what was asked; the message names it."""
 
 
+class Output(NamedTuple):
+    stdout: str
+    stderr: str
+    seconds: float  # from start to exit
+    peak_bytes: int  # resident
+    other_cpus: float  # what all other processes used meanwhile, in CPUs
+
+
+def busy_seconds():
+    """CPU time of all processes since boot, idle and waiting excluded."""
+    with open("/proc/stat", encoding="ascii") as file:
+        ticks = [int(x) for x in file.readline().split()[1:9]]
+    return (sum(ticks) - ticks[3] - ticks[4]) / os.sysconf("SC_CLK_TCK")
+
+
 def execute(command):
-    """Runs a command; returns (stdout, stderr, seconds from start to exit, peak resident bytes)."""
     with tempfile.TemporaryDirectory() as cwd:
-        start = time.monotonic()
+        start, busy = time.monotonic(), busy_seconds()
         with open(os.path.join(cwd, "out"), "w+b") as out, open(os.path.join(cwd, "err"), "w+b") as err:
             process = subprocess.Popen(command, cwd=cwd, stdin=subprocess.DEVNULL, stdout=out, stderr=err)
             watchdog = threading.Timer(TIMEOUT_S, process.kill)
@@ -26,6 +41,7 @@ def execute(command):
             # wait4 gives this child's peak; the rusage of all children would be the largest one's.
             _, status, usage = os.wait4(process.pid, 0)
             seconds = time.monotonic() - start
+            others = max(0.0, busy_seconds() - busy - usage.ru_utime - usage.ru_stime) / seconds
             watchdog.cancel()
             process.returncode = os.waitstatus_to_exitcode(status)
             out.seek(0)
@@ -34,16 +50,16 @@ def execute(command):
     if process.returncode != 0:
         last = [line for line in stderr.splitlines() if line.strip()][-1:]
         raise Failed(f"exit {process.returncode}: {' '.join(command)}: {' '.join(last)}")
-    return stdout, stderr, seconds, usage.ru_maxrss * 1024
+    return Output(stdout, stderr, seconds, usage.ru_maxrss * 1024, others)
 
 
-def bench_rows(text, depth):
-    """{"pp": tokens/s, "tg": tokens/s} from llama-bench's JSON."""
+def bench_rows(output, depth):
+    """({"pp": tokens/s, "tg": tokens/s} from llama-bench's JSON, CPUs used by other processes)."""
     speeds = {}
-    for row in json.loads(text):
+    for row in json.loads(output.stdout):
         if row.get("n_depth", 0) == depth and bool(row["n_prompt"]) != bool(row["n_gen"]):
             speeds["pp" if row["n_prompt"] else "tg"] = row["avg_ts"]
-    return speeds
+    return speeds, output.other_cpus
 
 
 class Engine:
@@ -72,20 +88,19 @@ class Mete(Engine):
 
     def speed(self, model, prompt, generate, depth, threads):
         out = execute([self.binary("mete"), "bench", "-m", model, "-p", str(prompt), "-n", str(generate), "-d",
-                       str(depth), "-r", "1", "-t", str(threads), "-o", "json"])[0]
+                       str(depth), "-r", "1", "-t", str(threads), "-o", "json"])
         return bench_rows(out, depth)
 
     def perplexity(self, model, text, chunks, threads, batched=True):
         out = execute([self.binary("mete"), "eval", "-m", model, "-f", text, "-c", "512", "--chunks", str(chunks),
-                       "-t", str(threads), "--json"])[0]
-        row = json.loads(out)
+                       "-t", str(threads), "--json"])
+        row = json.loads(out.stdout)
         return row["ppl"], row["ppl_se"]
 
     def first_token(self, model, prompt_arguments, threads):
-        _, _, seconds, peak = execute([self.binary("mete"), "run", "-m", model, *prompt_arguments, "-n", "1",
-                                       "--no-conversation", "-c", "4096", "-b", "2048", "-ub", "512", "-t",
-                                       str(threads), "--temp", "0"])
-        return seconds, peak
+        out = execute([self.binary("mete"), "run", "-m", model, *prompt_arguments, "-n", "1", "--no-conversation",
+                       "-c", "4096", "-b", "2048", "-ub", "512", "-t", str(threads), "--temp", "0"])
+        return out.seconds, out.peak_bytes
 
 
 class Llama(Engine):
@@ -93,20 +108,20 @@ class Llama(Engine):
 
     def speed(self, model, prompt, generate, depth, threads):
         out = execute([self.binary("llama-bench"), "-m", model, "-p", str(prompt), "-n", str(generate), "-d",
-                       str(depth), "-r", "1", "-t", str(threads), "-fa", "on", "-o", "json"])[0]
+                       str(depth), "-r", "1", "-t", str(threads), "-fa", "on", "-o", "json"])
         return bench_rows(out, depth)
 
     def perplexity(self, model, text, chunks, threads, batched=True):
-        out, err, _, _ = execute([self.binary("llama-perplexity"), "-m", model, "-f", text, "-c", "512", "-b", "512",
+        out = execute([self.binary("llama-perplexity"), "-m", model, "-f", text, "-c", "512", "-b", "512",
                                   "-ub", "512" if batched else "1", "--chunks", str(chunks), "-t", str(threads),
                                   "-fa", "on"])
-        return self.perplexity_of(out + err)
+        return self.perplexity_of(out.stdout + out.stderr)
 
     def first_token(self, model, prompt_arguments, threads):
-        _, _, seconds, peak = execute([self.binary("llama-completion"), "-m", model, *prompt_arguments, "-n", "1",
-                                       "-no-cnv", "-c", "4096", "-b", "2048", "-ub", "512", "-fa", "on", "-t",
-                                       str(threads), "--temp", "0", "--no-warmup", "-fit", "off"])
-        return seconds, peak
+        out = execute([self.binary("llama-completion"), "-m", model, *prompt_arguments, "-n", "1", "-no-cnv",
+                       "-c", "4096", "-b", "2048", "-ub", "512", "-t", str(threads), "--temp", "0", "-fa", "on",
+                       "--no-warmup", "-fit", "off"])
+        return out.seconds, out.peak_bytes
 
 
 class IkLlama(Engine):
@@ -116,29 +131,29 @@ class IkLlama(Engine):
         if depth:
             return self.speed_at_depth(model, prompt, generate, depth, threads)
         out = execute([self.binary("llama-bench"), "-m", model, "-p", str(prompt), "-n", str(generate), "-r", "1",
-                       "-t", str(threads), "-fa", "1", "-rtr", "1", "-o", "json"])[0]
+                       "-t", str(threads), "-fa", "1", "-rtr", "1", "-o", "json"])
         return bench_rows(out, 0)
 
     def speed_at_depth(self, model, prompt, generate, depth, threads):
         """llama-bench has no depth here; llama-sweep-bench measures at multiples of the batch."""
         if depth % prompt:
             raise Failed(f"{self.name}: depth {depth} is no multiple of {prompt}")
-        out, err, _, _ = execute([self.binary("llama-sweep-bench"), "-m", model, "-c", str(depth + prompt), "-b",
+        out = execute([self.binary("llama-sweep-bench"), "-m", model, "-c", str(depth + prompt), "-b",
                                   str(prompt), "-ub", str(prompt), "-n", str(generate), "-t", str(threads), "-fa",
                                   "on", "-rtr", "-wb", "--sweep-stride", str(depth // prompt), "--output-format",
                                   "jsonl"])
-        for line in (out + err).splitlines():
+        for line in (out.stdout + out.stderr).splitlines():
             if line.startswith('{"n_kv_max"'):
                 row = json.loads(line)
                 if row["n_kv"] == depth:
-                    return {"pp": row["speed_pp"], "tg": row["speed_tg"]}
+                    return {"pp": row["speed_pp"], "tg": row["speed_tg"]}, out.other_cpus
         raise Failed(f"{self.name}: llama-sweep-bench printed no row at depth {depth}")
 
     def perplexity(self, model, text, chunks, threads, batched=True):
-        out, err, _, _ = execute([self.binary("llama-perplexity"), "-m", model, "-f", text, "-c", "512", "-b", "512",
+        out = execute([self.binary("llama-perplexity"), "-m", model, "-f", text, "-c", "512", "-b", "512",
                                   "-ub", "512" if batched else "1", "--chunks", str(chunks), "-t", str(threads),
                                   "-fa", "on", "-rtr"])
-        return self.perplexity_of(out + err)
+        return self.perplexity_of(out.stdout + out.stderr)
 
     first_token = None  # not compared
 
@@ -150,7 +165,7 @@ class Ceiling:
         self.path = path
 
     def measure(self, threads):
-        return json.loads(execute([self.path, str(threads)])[0])["limits"][0]
+        return json.loads(execute([self.path, str(threads)]).stdout)["limits"][0]
 
 
 def median(values):
