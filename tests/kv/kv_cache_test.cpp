@@ -1,0 +1,213 @@
+#include "kv/kv_cache.h"
+
+#include <gtest/gtest.h>
+
+#include "testing/attention_data.h"
+
+namespace mete {
+namespace {
+
+struct KvCacheTest : ::testing::Test {
+  std::vector<float> row(const std::vector<float>& out, int64_t token) const {
+    return {out.begin() + token * 4 * 32, out.begin() + (token + 1) * 4 * 32};
+  }
+  std::vector<float> plain(int64_t tokens) {
+    KvCache cache(config);
+    std::vector<float> out;
+    run_chunks(cache, cache.create(), ctx, data, data.params(), 0, tokens, 64, out);
+    return out;
+  }
+  KernelTable table = attention_table(supported_tiers().back());
+  ThreadPool pool{2};
+  Context ctx{pool, table};
+  AttentionData data{4, 2, 32, 400};
+  KvConfig config{3, 2, 32, KvType::kF16, KvType::kF16, 16, 1600, true};
+};
+
+TEST_F(KvCacheTest, TruncateForgets) {
+  const std::vector<float> want = plain(400);
+  KvCache cache(config);
+  const SeqId seq = cache.create();
+  std::vector<float> out;
+  run_chunks(cache, seq, ctx, data, data.params(), 0, 400, 64, out);
+  for (int64_t length : {333, 320, 17, 16, 1, 0}) {
+    ASSERT_TRUE(cache.truncate(seq, length));
+    ASSERT_EQ(cache.length(seq), length);
+    out.assign(out.size(), 0.0f);
+    run_chunks(cache, seq, ctx, data, data.params(), length, 400, 50, out);
+    for (int64_t t = length; t < 400; ++t) ASSERT_TRUE(same_bits(row(want, t), row(out, t))) << t;
+  }
+  EXPECT_FALSE(cache.truncate(seq, 401));
+  EXPECT_FALSE(cache.truncate(seq, -1));
+  EXPECT_FALSE(cache.truncate(7, 0));
+}
+
+TEST_F(KvCacheTest, ForkSharesPagesUntilOneSideWrites) {
+  const std::vector<float> want = plain(400);
+  KvCache cache(config);
+  const SeqId a = cache.create();
+  std::vector<float> out;
+  run_chunks(cache, a, ctx, data, data.params(), 0, 200, 64, out);
+  const size_t before = cache.bytes();
+  const SeqId b = cache.fork(a);
+  EXPECT_EQ(cache.bytes(), before);
+  // b takes other tokens than a from 200 on; a must not notice.
+  std::vector<Row> rows;
+  std::vector<int64_t> tokens;
+  for (int32_t i = 0; i < 20; ++i) rows.push_back({0, 200 + i, b}), tokens.push_back(i);
+  Batch batch;
+  batch.rows = rows;
+  run_step(cache, ctx, data, data.params(), batch, tokens, out);
+  EXPECT_EQ(cache.bytes(),
+            before + 6u * 2u * cache.layout().page_bytes());  // the shared partial page, one more
+  const SeqId c = cache.fork(a);
+  run_chunks(cache, a, ctx, data, data.params(), 200, 400, 30, out);
+  for (int64_t t = 200; t < 400; ++t) ASSERT_TRUE(same_bits(row(want, t), row(out, t))) << t;
+  cache.release(a);
+  run_chunks(cache, c, ctx, data, data.params(), 200, 400, 70, out);
+  for (int64_t t = 200; t < 400; ++t) ASSERT_TRUE(same_bits(row(want, t), row(out, t))) << t;
+  cache.release(b);
+  cache.release(c);
+  EXPECT_EQ(cache.bytes(), 0u);
+}
+
+TEST_F(KvCacheTest, AFullPoolIsAnErrorThatNamesSlots) {
+  config.max_slots = 64;
+  KvCache cache(config);
+  const SeqId seq = cache.create();
+  std::vector<float> out;
+  run_chunks(cache, seq, ctx, data, data.params(), 0, 40, 40, out);
+  std::vector<Row> rows;
+  for (int32_t i = 0; i < 30; ++i) rows.push_back({0, 40 + i, seq});
+  Batch batch;
+  batch.rows = rows;
+  const Status status = cache.begin_step(batch);
+  ASSERT_FALSE(status);
+  EXPECT_EQ(status.error().message(),
+            "KV cache: the step needs 30 slots (12 pages), 16 slots (6 pages) are free");
+  EXPECT_EQ(cache.length(seq), 40);
+  batch.rows = std::span<const Row>(rows).subspan(0, 24);
+  EXPECT_TRUE(cache.begin_step(batch));
+  cache.end_step();
+}
+
+TEST_F(KvCacheTest, DroppedSlotsAreInvisibleInTheirHeadOnly) {
+  KvCache cache(config);
+  const SeqId seq = cache.create();
+  std::vector<float> out;
+  run_chunks(cache, seq, ctx, data, data.params(), 0, 390, 64, out);
+  std::vector<int32_t> dropped;
+  for (int32_t s = 100; s < 300; ++s) {
+    if (s < 120 || s > 200) dropped.push_back(s);
+  }
+  for (int64_t layer = 0; layer < 3; ++layer) ASSERT_TRUE(cache.drop(seq, layer, 1, dropped));
+  EXPECT_LT(cache.bytes(), cache.layout().page_bytes() * 3 * 2 * 25);
+  run_chunks(cache, seq, ctx, data, data.params(), 390, 400, 3, out);
+  const auto is_dropped = [&](int64_t j) { return j >= 100 && j < 300 && (j < 120 || j > 200); };
+  const auto all = attention_oracle(data, data.params(), KvType::kF16, KvType::kF16,
+                                    [](int64_t i, int64_t j) { return j <= i; });
+  const auto some = attention_oracle(data, data.params(), KvType::kF16, KvType::kF16,
+                                     [&](int64_t i, int64_t j) { return j <= i && !is_dropped(j); });
+  for (size_t t = 390; t < 400; ++t) {
+    for (size_t i = 0; i < 128; ++i) {
+      ASSERT_NEAR(out[t * 128 + i], (i < 64 ? all : some)[t * 128 + i], 2e-5) << t << ' ' << i;
+    }
+  }
+  cache.release(seq);
+  EXPECT_EQ(cache.bytes(), 0u);
+}
+
+TEST_F(KvCacheTest, BadBatchesAreErrors) {
+  KvCache cache(config);
+  const SeqId seq = cache.create();
+  const BlockMask mask(3);
+  const auto error_of = [&](Row row, const BlockMask* m) {
+    const std::vector<Row> rows = {row};
+    Batch batch;
+    batch.rows = rows;
+    batch.mask = m;
+    const Status s = cache.begin_step(batch);
+    return s ? std::string("none") : s.error().message();
+  };
+  EXPECT_EQ(error_of({0, 0, 5}, nullptr), "KV cache: no sequence 5");
+  EXPECT_EQ(error_of({0, -1, seq}, nullptr), "batch row 0: position -1, expected 0 .. 1048576");
+  EXPECT_EQ(error_of({0, 1048577, seq}, nullptr), "batch row 0: position 1048577, expected 0 .. 1048576");
+  EXPECT_EQ(error_of({0, 0, seq, KvWrite::kOverwrite, 0}, nullptr),
+            "batch row 0: slot 0 to overwrite, expected 0 .. -1");
+  EXPECT_EQ(error_of({0, 0, seq}, &mask), "batch: mask of 3 rows for 1 rows");
+}
+
+TEST_F(KvCacheTest, BadConfigurationsAreErrors) {
+  config.head_dim = 80;
+  config.key_codec = KvType::kQ8_0;
+  EXPECT_THROW(KvCache{config}, Error);
+  config.key_codec = KvType::kF16;
+  config.page_slots = 24;
+  EXPECT_THROW(KvCache{config}, Error);
+  config.page_slots = 16;
+  config.max_slots = 0;
+  EXPECT_THROW(KvCache{config}, Error);
+  EXPECT_FALSE(parse_kv_codec("q4_0"));
+  EXPECT_EQ(parse_kv_codec("q8_0"), KvType::kQ8_0);
+}
+
+TEST_F(KvCacheTest, AccountingHoldsOverRandomOperations) {
+  config.max_slots = 800;
+  KvCache cache(config);
+  std::vector<SeqId> live;
+  const size_t list_pages = 6;
+  for (uint64_t op = 0; op < 20000; ++op) {
+    const uint64_t dice = random_bits(11, op, Purpose::kTest);
+    const SeqId seq = live.empty() ? -1 : live[(dice >> 8) % live.size()];
+    switch (dice % 8) {
+      case 0:
+        if (live.size() < 8) live.push_back(cache.create());
+        break;
+      case 1:
+        if (seq >= 0 && live.size() < 8) live.push_back(cache.fork(seq));
+        break;
+      case 2:
+        if (seq >= 0) {
+          ASSERT_TRUE(cache.truncate(seq, static_cast<int64_t>(dice >> 20) % (cache.length(seq) + 1)));
+        }
+        break;
+      case 3:
+        if (seq >= 0 && (dice >> 40) % 4 == 0) {
+          cache.release(seq);
+          live.erase(std::find(live.begin(), live.end(), seq));
+        }
+        break;
+      default:
+        if (seq >= 0) {
+          const int32_t length = static_cast<int32_t>(cache.length(seq));
+          std::vector<Row> rows;
+          for (int32_t i = 0; i < 1 + static_cast<int32_t>((dice >> 30) % 40); ++i) {
+            rows.push_back({0, length + i, seq, i % 7 == 6 ? KvWrite::kScratch : KvWrite::kAppend});
+          }
+          BlockMask mask(static_cast<int32_t>(rows.size()));
+          Batch batch;
+          batch.rows = rows;
+          batch.mask = &mask;  // nothing new is visible: positions need not be distinct
+          const size_t before = cache.bytes();
+          if (cache.begin_step(batch)) {
+            cache.end_step();
+          } else {
+            ASSERT_EQ(cache.bytes(), before);
+          }
+          // Scratch rows leave gaps in the positions; start over.
+          if (cache.length(seq) > 0 && op % 3 == 0) {
+            ASSERT_TRUE(cache.truncate(seq, length));
+          }
+        }
+    }
+    ASSERT_EQ(cache.bytes() % cache.layout().page_bytes(), 0u);
+    ASSERT_EQ(cache.bytes() / cache.layout().page_bytes() % list_pages, 0u);
+    ASSERT_LE(cache.bytes(), cache.capacity_bytes());
+  }
+  for (SeqId seq : live) cache.release(seq);
+  EXPECT_EQ(cache.bytes(), 0u);
+  EXPECT_EQ(cache.free_slots(), 800);
+}
+
+}  // namespace
+}  // namespace mete
