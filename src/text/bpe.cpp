@@ -86,7 +86,7 @@ void Bpe::symbols_of(const Vocab& vocab, std::string_view word, std::vector<int3
     return;
   }
   while (!word.empty()) {
-    const std::string_view symbol = word.substr(0, utf8_announced_bytes(word[0]));
+    const std::string_view symbol = utf8_symbol(word);
     word.remove_prefix(symbol.size());
     const auto id = vocab.find(symbol);
     if (id && can_merge(vocab.kind(*id))) {

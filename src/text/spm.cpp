@@ -20,8 +20,6 @@ uint32_t rank_of(float score) {
   return (bits & 0x80000000u) != 0 ? bits : 0x7fffffffu - bits;
 }
 
-std::string_view first_symbol(std::string_view text) { return text.substr(0, utf8_announced_bytes(text[0])); }
-
 }  // namespace
 
 size_t Spm::class_of(std::string_view symbol) {
@@ -53,7 +51,7 @@ Result<Spm> Spm::load(const GgufMetadata& metadata, const Vocab& vocab) {
     spm.rank_[static_cast<size_t>(id)] = rank_of(score);
     spm.longest_ = std::max(spm.longest_, text.size());
     for (size_t previous = kOtherClass; !text.empty();) {
-      const std::string_view symbol = first_symbol(text);
+      const std::string_view symbol = utf8_symbol(text);
       const size_t now = class_of(symbol);
       if (previous != kOtherClass && now != kOtherClass) spm.adjacent_[previous][now] = true;
       previous = now;
@@ -74,7 +72,7 @@ void Spm::encode(const Vocab& vocab, std::string_view text, Scratch& scratch,
   size_t begin = 0;
   size_t previous = kOtherClass;
   for (size_t at = 0; at < text.size();) {
-    const std::string_view symbol = first_symbol(text.substr(at));
+    const std::string_view symbol = utf8_symbol(text.substr(at));
     const size_t now = class_of(symbol);
     if (previous != kOtherClass && now != kOtherClass && !adjacent_[previous][now]) {
       encode_chunk(vocab, text.substr(begin, at - begin), scratch, ids);
@@ -93,7 +91,7 @@ void Spm::encode_chunk(const Vocab& vocab, std::string_view chunk, Scratch& scra
   auto& symbols = scratch.symbols;
   symbols.clear();
   for (size_t at = 0; at < chunk.size();) {
-    const auto size = static_cast<uint32_t>(first_symbol(chunk.substr(at)).size());
+    const auto size = static_cast<uint32_t>(utf8_symbol(chunk.substr(at)).size());
     symbols.push_back({static_cast<uint32_t>(at), size});
     at += size;
   }

@@ -26,10 +26,11 @@ std::string utf8_repair(std::string_view text);
 
 void utf8_append(std::string& out, uint32_t code_point);
 
-/// Bytes that the lead byte announces: 1 to 4; 1 for a continuation byte. Says nothing about validity.
-inline uint32_t utf8_announced_bytes(char lead) {
-  const auto byte = static_cast<uint8_t>(lead);
-  return byte < 0xc0 ? 1 : byte < 0xe0 ? 2 : byte < 0xf0 ? 3 : 4;
+/// The first code point's bytes, or one byte where the text is broken. `text` not empty.
+inline std::string_view utf8_symbol(std::string_view text) {
+  if (static_cast<uint8_t>(text[0]) < 0x80) return text.substr(0, 1);
+  const Utf8Step step = utf8_step(text);
+  return text.substr(0, step.valid ? step.bytes : 1);
 }
 
 }  // namespace mete

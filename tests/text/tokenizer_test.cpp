@@ -198,6 +198,8 @@ TEST(TokenizerSpm, JoinsByScoreAndFallsBackToBytes) {
   EXPECT_EQ(t->encode(" ab", false), (Ids{space_a, b})) << "the better score goes first";
   EXPECT_EQ(t->encode("a\xc3\xa9 ", false), (Ids{a, kFirstByte + 0xc3, kFirstByte + 0xa9, space}));
   EXPECT_EQ(t->encode("\xff\n", false), (Ids{kFirstByte + 0xff, kFirstByte + '\n'}));
+  EXPECT_EQ(t->encode("\xe6 a", false), (Ids{kFirstByte + 0xe6, space_a}))
+      << "a broken byte takes nothing along";
   EXPECT_EQ(t->piece(space_a), " a");
   EXPECT_EQ(t->text(space_a),
             "\xe2\x96\x81"
