@@ -32,27 +32,40 @@ Result<Bpe> Bpe::load(const GgufMetadata& metadata, const Vocab& vocab, Spelling
   const size_t slots = std::bit_ceil(std::max<size_t>(2, merges->size() + merges->size() / 2));
   bpe.pairs_.assign(slots, Pair{0, 0, -1});
   bpe.shift_ = 64 - std::countr_zero(slots);
-  for (size_t i = 0; i < merges->size(); ++i) {
-    if (Status s = bpe.add_merge(vocab, (*merges)[i], i); !s) return s.error();
+  constexpr size_t kAhead = 16;
+  std::array<Merge, kAhead> ring;
+  for (size_t i = 0; i < merges->size() + kAhead; ++i) {
+    Merge& merge = ring[i % kAhead];
+    if (i >= kAhead) {
+      if (Status s = bpe.add_merge(vocab, (*merges)[i - kAhead], merge, i - kAhead); !s) return s.error();
+    }
+    if (i < merges->size()) prepare(vocab, (*merges)[i], merge);
   }
   return bpe;
 }
 
-Status Bpe::add_merge(const Vocab& vocab, std::string_view merge, size_t number) {
-  const size_t space = merge.find(' ', 1);
-  if (space == std::string_view::npos) {
+void Bpe::prepare(const Vocab& vocab, std::string_view line, Merge& merge) {
+  merge.space = line.find(' ', 1);
+  if (merge.space == std::string_view::npos) return;
+  merge.whole.assign(line.substr(0, merge.space)).append(line.substr(merge.space + 1));
+  merge.hash[0] = Vocab::hash_of(line.substr(0, merge.space));
+  merge.hash[1] = Vocab::hash_of(line.substr(merge.space + 1));
+  merge.hash[2] = Vocab::hash_of(merge.whole);
+  for (const uint32_t hash : merge.hash) vocab.prefetch(hash);
+}
+
+Status Bpe::add_merge(const Vocab& vocab, std::string_view line, const Merge& merge, size_t number) {
+  if (merge.space == std::string_view::npos) {
     return bad_model("{}[{}] is \"{}\", expected two tokens and a space between", kMerges, number,
-                     utf8_repair(merge));
+                     utf8_repair(line));
   }
-  const std::string_view parts[] = {merge.substr(0, space), merge.substr(space + 1)};
-  const std::string whole = std::string(parts[0]).append(parts[1]);
+  const std::string_view texts[] = {line.substr(0, merge.space), line.substr(merge.space + 1), merge.whole};
   int32_t ids[3];
   for (int i = 0; i < 3; ++i) {
-    const std::string_view text = i < 2 ? parts[i] : whole;
-    const auto id = vocab.find(text);
+    const auto id = vocab.find(texts[i], merge.hash[i]);
     if (!id || !can_merge(vocab.kind(*id))) {
-      return bad_model("{}[{}] is \"{}\": \"{}\" is {}", kMerges, number, utf8_repair(merge),
-                       utf8_repair(text), id ? "a special token" : "not in the vocabulary");
+      return bad_model("{}[{}] is \"{}\": \"{}\" is {}", kMerges, number, utf8_repair(line),
+                       utf8_repair(texts[i]), id ? "a special token" : "not in the vocabulary");
     }
     ids[i] = *id;
   }

@@ -34,7 +34,14 @@ class Bpe {
     uint32_t rank;
     int32_t joined;  ///< -1: free slot
   };
-  Status add_merge(const Vocab& vocab, std::string_view merge, size_t number);
+  /// Left part, right part and result of a line of merges, and their hashes.
+  struct Merge {
+    size_t space;  ///< npos if the line is malformed
+    std::string whole;
+    uint32_t hash[3];
+  };
+  static void prepare(const Vocab& vocab, std::string_view line, Merge& merge);
+  Status add_merge(const Vocab& vocab, std::string_view line, const Merge& merge, size_t number);
   size_t slot_of(uint64_t key) const { return static_cast<size_t>((key * 0x9e3779b97f4a7c15ULL) >> shift_); }
   uint32_t find(int32_t left, int32_t right, int32_t& joined) const;
   void symbols_of(const Vocab& vocab, std::string_view word, std::vector<int32_t>& symbols) const;

@@ -17,10 +17,6 @@ constexpr int64_t kMaxTokens = int64_t{1} << 26;
 constexpr uint16_t kNotMapped = 256;
 constexpr size_t kMapSize = 324;  // the map's code points are below U+0144
 
-uint32_t hash_of(std::string_view text) {
-  return static_cast<uint32_t>(XXH3_64bits(text.data(), text.size()));
-}
-
 /// The byte that each code point below kMapSize stands for, kNotMapped if none.
 const std::array<uint16_t, kMapSize>& byte_level_inverse() {
   static const auto inverse = [] {
@@ -75,16 +71,26 @@ const std::array<uint16_t, 256>& byte_level_map() {
 }
 
 std::optional<std::string> decode_byte_level(std::string_view text) {
+  const auto& inverse = byte_level_inverse();
   std::string out;
-  while (!text.empty()) {
-    const Utf8Step step = utf8_step(text);
-    if (!step.valid || step.code_point >= kMapSize) return std::nullopt;
-    const uint16_t byte = byte_level_inverse()[step.code_point];
-    if (byte == kNotMapped) return std::nullopt;
-    out.push_back(static_cast<char>(byte));
-    text.remove_prefix(step.bytes);
+  for (size_t at = 0; at < text.size();) {
+    const auto lead = static_cast<uint8_t>(text[at++]);
+    size_t point = lead;
+    if (lead >= 0x80) {  // the map's other code points take two bytes
+      if (lead < 0xc2 || lead > 0xc5 || at == text.size() ||
+          (static_cast<uint8_t>(text[at]) & 0xc0) != 0x80) {
+        return std::nullopt;
+      }
+      point = (size_t{lead} & 0x1f) << 6 | (static_cast<uint8_t>(text[at++]) & 0x3f);
+    }
+    if (point >= kMapSize || inverse[point] == kNotMapped) return std::nullopt;
+    out.push_back(static_cast<char>(inverse[point]));
   }
   return out;
+}
+
+uint32_t Vocab::hash_of(std::string_view text) {
+  return static_cast<uint32_t>(XXH3_64bits(text.data(), text.size()));
 }
 
 Result<Vocab> Vocab::load(const GgufMetadata& metadata, Spelling spelling) {
@@ -113,32 +119,33 @@ Status Vocab::load_texts(const GgufMetadata& metadata) {
   }
   bytes_.reserve(2 * total);
   tokens_.reserve(texts->size());
-  slots_.assign(std::bit_ceil(2 * texts->size()), Slot{0, -1});
-  for (const std::string_view text : *texts) {
-    const auto id = static_cast<int32_t>(tokens_.size());
+  slots_.assign(std::bit_ceil(texts->size() + texts->size() / 3 + 1), Slot{0, -1, {0, 0}});
+  std::vector<uint32_t> hashes;
+  hashes.reserve(texts->size());
+  for (const std::string_view text : *texts) hashes.push_back(hash_of(text));
+  constexpr size_t kAhead = 16;
+  for (size_t i = 0; i < texts->size(); ++i) {
+    if (i + kAhead < texts->size()) prefetch(hashes[i + kAhead]);
+    const std::string_view text = (*texts)[i];
     const Range range{static_cast<uint32_t>(bytes_.size()), static_cast<uint32_t>(text.size())};
     tokens_.push_back({range, range, TokenKind::kNormal, false});
     bytes_.append(text);
     if (text.empty()) continue;  // a hole in the vocabulary: never matched
-    const uint32_t hash = hash_of(text);
-    size_t slot = hash & (slots_.size() - 1);
-    for (; slots_[slot].id >= 0; slot = (slot + 1) & (slots_.size() - 1)) {
-      if (slots_[slot].hash == hash && this->text(slots_[slot].id) == text) {
-        return bad_model("{}: tokens {} and {} are both \"{}\"", kTokens, slots_[slot].id, id,
-                         utf8_repair(text));
-      }
+    if (const auto other = find(text, hashes[i])) {
+      return bad_model("{}: tokens {} and {} are both \"{}\"", kTokens, *other, i, utf8_repair(text));
     }
-    slots_[slot] = {hash, id};
+    size_t slot = hashes[i] & (slots_.size() - 1);
+    while (slots_[slot].id >= 0) slot = (slot + 1) & (slots_.size() - 1);
+    slots_[slot] = {hashes[i], static_cast<int32_t>(i), range};
   }
   return {};
 }
 
-std::optional<int32_t> Vocab::find(std::string_view text) const {
+std::optional<int32_t> Vocab::find(std::string_view text, uint32_t hash) const {
   if (text.empty()) return std::nullopt;
-  const uint32_t hash = hash_of(text);
   for (size_t slot = hash & (slots_.size() - 1); slots_[slot].id >= 0;
        slot = (slot + 1) & (slots_.size() - 1)) {
-    if (slots_[slot].hash == hash && this->text(slots_[slot].id) == text) return slots_[slot].id;
+    if (slots_[slot].hash == hash && view(slots_[slot].text) == text) return slots_[slot].id;
   }
   return std::nullopt;
 }
