@@ -7,7 +7,7 @@ using Mask = __mmask16;
 constexpr int kLanes = 16;
 constexpr int kVectors = 1;      // vectors per panel
 constexpr int kTileVectors = 2;  // vectors per prefill tile: two panels
-constexpr int kTileTokens = 6;
+constexpr int kTileTokens = 5;
 constexpr int kDirectTokens = 5;
 
 static inline Int load(const void* p) { return _mm512_loadu_si512(p); }

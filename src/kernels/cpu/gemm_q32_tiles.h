@@ -46,36 +46,43 @@ static inline void look_up(const int8_t* table, Int* w) {
   for (int g = 0; g < 8; ++g) w[g] = lookup(table, w[g]);
 }
 
-// Each type: bytes of a panel block, log2 of the zero point (-1: none), and its fields as vectors.
+/// What a type's unpacked weights need: log2 of the zero point (-1: none), a minimum or not, the kind of sum.
+template <int kZero, bool kHasMin, Sum kKind>
+struct Traits {
+  static constexpr int kZeroShift = kZero;
+  static constexpr bool kMin = kHasMin;
+  static constexpr Sum kSum = kVnni ? Sum::kSmall : kKind;  // immaterial with VNNI
+};
+
+// Each type: bytes of a panel block, its traits, and its fields as vectors.
 struct Q4_0 {
-  static constexpr int kBytes = 18 * 16, kZeroShift = 3;
-  static constexpr bool kMin = false;
-  static constexpr Sum kSum = Sum::kSmall;
+  using Tile = Traits<3, false, Sum::kSmall>;
+  static constexpr int kBytes = 18 * 16;
   static inline Float scale(const uint8_t* block, int vec) { return load_halves(block + 2 * kLanes * vec); }
   static inline Float min(const uint8_t*, int) { return zero_float(); }
   static inline void weights(const uint8_t* block, int vec, Int* w) { load_nibbles(block + 32, vec, w); }
 };
 struct Q4_1 : Q4_0 {
-  static constexpr int kBytes = 20 * 16, kZeroShift = -1;
-  static constexpr bool kMin = true;
+  using Tile = Traits<-1, true, Sum::kSmall>;
+  static constexpr int kBytes = 20 * 16;
   static inline Float min(const uint8_t* block, int vec) {
     return load_halves(block + 32 + 2 * kLanes * vec);
   }
   static inline void weights(const uint8_t* block, int vec, Int* w) { load_nibbles(block + 64, vec, w); }
 };
 struct Q5_0 : Q4_0 {
-  static constexpr int kBytes = 22 * 16, kZeroShift = 4;
-  static constexpr Sum kSum = Sum::kMedium;
+  using Tile = Traits<4, false, Sum::kMedium>;
+  static constexpr int kBytes = 22 * 16;
   static inline void weights(const uint8_t* block, int vec, Int* w) { load_fives(block + 32, vec, w); }
 };
 struct Q5_1 : Q4_1 {
+  using Tile = Traits<-1, true, Sum::kMedium>;
   static constexpr int kBytes = 24 * 16;
-  static constexpr Sum kSum = Sum::kMedium;
   static inline void weights(const uint8_t* block, int vec, Int* w) { load_fives(block + 64, vec, w); }
 };
 struct Q8_0 : Q4_0 {
-  static constexpr int kBytes = 34 * 16, kZeroShift = kVnni ? 7 : -1;
-  static constexpr Sum kSum = Sum::kSigned;
+  using Tile = Traits<kVnni ? 7 : -1, false, Sum::kSigned>;
+  static constexpr int kBytes = 34 * 16;
   static inline void weights(const uint8_t* block, int vec, Int* w) {
     METE_UNROLL
     for (int g = 0; g < 8; ++g) {
@@ -85,16 +92,15 @@ struct Q8_0 : Q4_0 {
   }
 };
 struct IQ4_NL : Q4_0 {
-  static constexpr int kZeroShift = kVnni ? 7 : -1;
-  static constexpr Sum kSum = Sum::kSigned;
+  using Tile = Traits<kVnni ? 7 : -1, false, Sum::kSigned>;
   static inline void weights(const uint8_t* block, int vec, Int* w) {
     load_nibbles(block + 32, vec, w);
     look_up(kVnni ? kIq4NlUnsigned : kIq4NlValues, w);
   }
 };
 struct MXFP4 : Q4_0 {
-  static constexpr int kBytes = 17 * 16, kZeroShift = 4;
-  static constexpr Sum kSum = Sum::kMedium;
+  using Tile = Traits<4, false, Sum::kMedium>;
+  static constexpr int kBytes = 17 * 16;
   static inline Float scale(const uint8_t* block, int vec) { return load_exponents(block + kLanes * vec); }
   static inline void weights(const uint8_t* block, int vec, Int* w) {
     load_nibbles(block + 16, vec, w);
@@ -103,19 +109,19 @@ struct MXFP4 : Q4_0 {
 };
 
 /// -zero point * sum of the block's activations: where a dot product starts.
-template <class Type>
+template <class Tile>
 static inline Int start(const uint8_t* sum) {
-  if constexpr (Type::kZeroShift < 0)
+  if constexpr (Tile::kZeroShift < 0)
     return zero();
   else
-    return sub32(zero(), shift_left32(broadcast32(sum), Type::kZeroShift));
+    return sub32(zero(), shift_left32(broadcast32(sum), Tile::kZeroShift));
 }
 
 /// The running integer sum of one vector and token.
-template <class Type>
+template <class Tile>
 struct Dot {
   Int total;
-  Int narrow;  // int16 sums, without VNNI
+  Int narrow;  // int16 sums; unused with VNNI
   inline void begin(Int first) {
     total = first;
     if constexpr (!kVnni) narrow = zero();
@@ -126,11 +132,11 @@ struct Dot {
 #if defined(__AVX512VNNI__) || defined(__AVXVNNI__)
     total = dot4(total, w, a);
 #else
-    if constexpr (Type::kSum == Sum::kSigned) {
+    if constexpr (Tile::kSum == Sum::kSigned) {
       total = add32(total, pair_sums(maddubs(magnitude8(w), with_sign8(a, w))));
     } else {
       narrow = add16(narrow, maddubs(w, a));
-      if constexpr (kGroup == 7 || (kGroup == 3 && Type::kSum == Sum::kMedium)) {
+      if constexpr (kGroup == 7 || (kGroup == 3 && Tile::kSum == Sum::kMedium)) {
         total = add32(total, pair_sums(narrow));
         if constexpr (kGroup == 3) narrow = zero();
       }
@@ -158,11 +164,11 @@ static inline Tokens tokens_at(const GemmArgs& args, const Q32Offsets& at, int64
 // minimums.
 constexpr int kVectorBytes = 4 * kLanes;
 constexpr int kTileRow = kTileVectors * kVectorBytes;
-template <class Type>
-constexpr int kTileBlock = (Type::kMin ? 10 : 9) * kTileRow;
+template <class Tile>
+constexpr int kTileBlock = (Tile::kMin ? 10 : 9) * kTileRow;
 
-/// Blocks that are unpacked at a time, so that they and a tile's activations stay in the first-level cache.
-constexpr int64_t kChunkBlocks = 16;
+/// Blocks that are unpacked at a time: 110 KB of the second-level cache, and few enough passes over `out`.
+constexpr int64_t kChunkBlocks = 96;
 
 template <class Type>
 static void unpack_vector(const uint8_t* panel, int vec, int64_t blocks, uint8_t* tile) {
@@ -172,16 +178,16 @@ static void unpack_vector(const uint8_t* panel, int vec, int64_t blocks, uint8_t
     METE_UNROLL
     for (int g = 0; g < 8; ++g) store(tile + g * kTileRow, w[g]);
     store_float(tile + 8 * kTileRow, Type::scale(panel, vec));
-    if constexpr (Type::kMin) store_float(tile + 9 * kTileRow, Type::min(panel, vec));
+    if constexpr (Type::Tile::kMin) store_float(tile + 9 * kTileRow, Type::min(panel, vec));
     panel += Type::kBytes;
-    tile += kTileBlock<Type>;
+    tile += kTileBlock<typename Type::Tile>;
   }
 }
 
-/// One group of four elements of the tile: kVectors_ x kTokens products.
-template <class Type, int kVecs, int kTokens, int kGroup>
+/// One group of four elements of the tile: kVecs x kTokens products.
+template <class Tile, int kVecs, int kTokens, int kGroup>
 static inline void add_group(const uint8_t* tile, const uint8_t* q, size_t stride,
-                             Dot<Type> (&dots)[kVecs][kTokens]) {
+                             Dot<Tile> (&dots)[kVecs][kTokens]) {
   Int w[kVecs];
   METE_UNROLL
   for (int v = 0; v < kVecs; ++v) w[v] = load(tile + kGroup * kTileRow + v * kVectorBytes);
@@ -194,7 +200,7 @@ static inline void add_group(const uint8_t* tile, const uint8_t* q, size_t strid
 }
 
 /// kVecs vectors x kTokens tokens over `blocks` unpacked blocks, continuing from `out` unless `first`.
-template <class Type, int kVecs, int kTokens>
+template <class Tile, int kVecs, int kTokens>
 static void multiply_tile(const uint8_t* tile, int64_t blocks, Tokens act, bool first, float* out,
                           int64_t out_stride, const Mask* masks) {
   Float acc[kVecs][kTokens];
@@ -206,22 +212,22 @@ static void multiply_tile(const uint8_t* tile, int64_t blocks, Tokens act, bool 
     }
   }
   for (int64_t b = 0; b < blocks; ++b) {
-    Dot<Type> dots[kVecs][kTokens];
+    Dot<Tile> dots[kVecs][kTokens];
     METE_UNROLL
     for (int t = 0; t < kTokens; ++t) {
-      const Int begin = start<Type>(act.sum + static_cast<size_t>(t) * act.stride + 4 * b);
+      const Int begin = start<Tile>(act.sum + static_cast<size_t>(t) * act.stride + 4 * b);
       METE_UNROLL
       for (int v = 0; v < kVecs; ++v) dots[v][t].begin(begin);
     }
     const uint8_t* q = act.q + 32 * b;
-    add_group<Type, kVecs, kTokens, 0>(tile, q, act.stride, dots);
-    add_group<Type, kVecs, kTokens, 1>(tile, q, act.stride, dots);
-    add_group<Type, kVecs, kTokens, 2>(tile, q, act.stride, dots);
-    add_group<Type, kVecs, kTokens, 3>(tile, q, act.stride, dots);
-    add_group<Type, kVecs, kTokens, 4>(tile, q, act.stride, dots);
-    add_group<Type, kVecs, kTokens, 5>(tile, q, act.stride, dots);
-    add_group<Type, kVecs, kTokens, 6>(tile, q, act.stride, dots);
-    add_group<Type, kVecs, kTokens, 7>(tile, q, act.stride, dots);
+    add_group<Tile, kVecs, kTokens, 0>(tile, q, act.stride, dots);
+    add_group<Tile, kVecs, kTokens, 1>(tile, q, act.stride, dots);
+    add_group<Tile, kVecs, kTokens, 2>(tile, q, act.stride, dots);
+    add_group<Tile, kVecs, kTokens, 3>(tile, q, act.stride, dots);
+    add_group<Tile, kVecs, kTokens, 4>(tile, q, act.stride, dots);
+    add_group<Tile, kVecs, kTokens, 5>(tile, q, act.stride, dots);
+    add_group<Tile, kVecs, kTokens, 6>(tile, q, act.stride, dots);
+    add_group<Tile, kVecs, kTokens, 7>(tile, q, act.stride, dots);
     METE_UNROLL
     for (int t = 0; t < kTokens; ++t) {
       const size_t row = static_cast<size_t>(t) * act.stride;
@@ -230,13 +236,13 @@ static void multiply_tile(const uint8_t* tile, int64_t blocks, Tokens act, bool 
       for (int v = 0; v < kVecs; ++v) {
         const Float scale = mul(load_float(tile + 8 * kTileRow + v * kVectorBytes), d);
         acc[v][t] = fma(scale, to_float(dots[v][t].total), acc[v][t]);
-        if constexpr (Type::kMin) {
+        if constexpr (Tile::kMin) {
           acc[v][t] = fma(load_float(tile + 9 * kTileRow + v * kVectorBytes),
                           broadcast_float(act.s + row + 4 * b), acc[v][t]);
         }
       }
     }
-    tile += kTileBlock<Type>;
+    tile += kTileBlock<Tile>;
   }
   METE_UNROLL
   for (int v = 0; v < kVecs; ++v) {
@@ -246,16 +252,16 @@ static void multiply_tile(const uint8_t* tile, int64_t blocks, Tokens act, bool 
 }
 
 /// The same for any number of tokens up to kTokens.
-template <class Type, int kVecs, int kTokens>
+template <class Tile, int kVecs, int kTokens>
 static void multiply_some(int64_t tokens, const uint8_t* tile, int64_t blocks, const Tokens& act, bool first,
                           float* out, int64_t out_stride, const Mask* masks) {
   if constexpr (kTokens > 1) {
     if (tokens < kTokens) {
-      multiply_some<Type, kVecs, kTokens - 1>(tokens, tile, blocks, act, first, out, out_stride, masks);
+      multiply_some<Tile, kVecs, kTokens - 1>(tokens, tile, blocks, act, first, out, out_stride, masks);
       return;
     }
   }
-  multiply_tile<Type, kVecs, kTokens>(tile, blocks, act, first, out, out_stride, masks);
+  multiply_tile<Tile, kVecs, kTokens>(tile, blocks, act, first, out, out_stride, masks);
 }
 
 /// Many tokens: kTileVectors vectors at a time (kVecs of them exist), unpacked chunk by chunk.
@@ -274,9 +280,9 @@ static void multiply_panels(const GemmArgs& args, const Q32Offsets& at, int64_t 
                           args.scratch + v * kVectorBytes);
     }
     for (int64_t t = 0; t < args.tokens; t += kTileTokens) {
-      multiply_some<Type, kVecs, kTileTokens>(args.tokens - t, args.scratch, count,
-                                              tokens_at(args, at, t, begin), begin == 0,
-                                              args.out + t * args.out_stride + n, args.out_stride, masks);
+      multiply_some<typename Type::Tile, kVecs, kTileTokens>(
+          args.tokens - t, args.scratch, count, tokens_at(args, at, t, begin), begin == 0,
+          args.out + t * args.out_stride + n, args.out_stride, masks);
     }
   }
 }
@@ -306,8 +312,8 @@ static void multiply_direct(const uint8_t* panel, int64_t blocks, Tokens act, fl
       for (int t = 0; t < kTokens; ++t) {
         const size_t row = static_cast<size_t>(t) * act.stride;
         const uint8_t* q = act.q + row + 32 * b;
-        Dot<Type> dot;
-        dot.begin(start<Type>(act.sum + row + 4 * b));
+        Dot<typename Type::Tile> dot;
+        dot.begin(start<typename Type::Tile>(act.sum + row + 4 * b));
         dot.template add<0>(w[0], broadcast32(q));
         dot.template add<1>(w[1], broadcast32(q + 4));
         dot.template add<2>(w[2], broadcast32(q + 8));
@@ -318,7 +324,7 @@ static void multiply_direct(const uint8_t* panel, int64_t blocks, Tokens act, fl
         dot.template add<7>(w[7], broadcast32(q + 28));
         const Float scale = mul(Type::scale(panel, v), broadcast_float(act.d + row + 4 * b));
         acc[v][t] = fma(scale, to_float(dot.total), acc[v][t]);
-        if constexpr (Type::kMin) {
+        if constexpr (Type::Tile::kMin) {
           acc[v][t] = fma(Type::min(panel, v), broadcast_float(act.s + row + 4 * b), acc[v][t]);
         }
       }
