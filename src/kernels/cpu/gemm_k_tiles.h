@@ -2,11 +2,12 @@
 // F, the weight format (gemm_k_formats.h). The bits are those of gemm_k_generic.cpp: everything inside a
 // super-block is exact in int32 (bounds there), and super-blocks are added in ascending order.
 //
-// Two ways to the same bits. Up to kNarrowTokens tokens: one panel, weights unpacked in registers, the
+// Two ways to the same bits. Up to kNarrowLimit tokens: one panel, weights unpacked in registers, the
 // speed of memory. More: two panels are unpacked into scratch, a few super-blocks at a time so that they
 // stay in L1, and tiles of up to S::kTokens tokens pass over them.
 #pragma once
 
+#include <immintrin.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
@@ -21,8 +22,10 @@ struct KGemm {
   using Int = typename S::Int;
   using Float = typename S::Float;
   static constexpr int kRows = 16, kBlock = 256, kNarrowTokens = 4, kPanels = 2;
+  static constexpr int kNarrowLimit = F::kSubs == 8 ? 16 : 8;
   static constexpr int kSubs = F::kSubs, kPairs = F::kSubs / 2, kGroups = 64 / F::kSubs;
-  static constexpr int kDepth = 4;  // super-blocks per pass of the wide way
+  static constexpr int kDepth = 4;     // super-blocks per pass of the wide way
+  static constexpr int kAhead = 4096;  // bytes that the narrow way prefetches ahead
   // One unpacked super-block of one panel in scratch, byte offsets: groups of weights in order of k; int32
   // scales; pairs of int16 minima; float d; float dmin.
   static constexpr int kScales = 4096, kMins = kScales + 64 * kSubs, kD = kMins + 64 * kPairs;
@@ -39,24 +42,41 @@ struct KGemm {
   }
 
   static void read_sums(const uint8_t* sums16, bool folded, Sums* s) {
-    int16_t sixteen[16];
-    memcpy(sixteen, sums16, 32);
-    int32_t sums[kSubs];
-    for (int j = 0; j < kSubs; ++j)
-      sums[j] = kSubs == 16 ? sixteen[j] : sixteen[(2 * j) & 15] + sixteen[(2 * j + 1) & 15];
-    for (int j = 0; j < kSubs; ++j) s->start[j] = -F::kZero * sums[j];
+    const __m256i sums = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(sums16));
     if constexpr (F::kMin) {
-      for (int i = 0; i < kPairs; ++i)
-        s->pairs[i] = static_cast<int32_t>((static_cast<uint32_t>(sums[2 * i]) & 0xffffu) |
-                                           (static_cast<uint32_t>(sums[2 * i + 1]) << 16));
+      if constexpr (kSubs == 16) {
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(s->pairs), sums);
+      } else {
+        const __m256i eight = _mm256_madd_epi16(sums, _mm256_set1_epi16(1));
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(s->pairs),
+                         _mm_packs_epi32(_mm256_castsi256_si128(eight), _mm256_extracti128_si256(eight, 1)));
+      }
     }
     if constexpr (F::kFold) {
       if (folded) {
-        int32_t all = 0;
-        for (int j = 0; j < kSubs; ++j) all += sums[j];
-        s->start[0] = F::kFoldedZero * all;
+        if constexpr (F::kFoldedZero != 0) s->start[0] = F::kFoldedZero * total(sums);
+        return;
       }
     }
+    if constexpr (F::kZero != 0) {
+      auto* start = reinterpret_cast<__m256i*>(s->start);
+      if constexpr (kSubs == 16) {
+        const __m256i factor = _mm256_set1_epi32(-F::kZero & 0xffff);  // beside a zero in each pair of int16
+        _mm256_storeu_si256(start,
+                            _mm256_madd_epi16(_mm256_cvtepu16_epi32(_mm256_castsi256_si128(sums)), factor));
+        _mm256_storeu_si256(
+            start + 1, _mm256_madd_epi16(_mm256_cvtepu16_epi32(_mm256_extracti128_si256(sums, 1)), factor));
+      } else {
+        _mm256_storeu_si256(start, _mm256_madd_epi16(sums, _mm256_set1_epi16(-F::kZero)));
+      }
+    }
+  }
+  static int32_t total(__m256i sums16) {
+    const __m256i eight = _mm256_madd_epi16(sums16, _mm256_set1_epi16(1));
+    __m128i four = _mm_add_epi32(_mm256_castsi256_si128(eight), _mm256_extracti128_si256(eight, 1));
+    four = _mm_add_epi32(four, _mm_shuffle_epi32(four, 0x4e));
+    four = _mm_add_epi32(four, _mm_shuffle_epi32(four, 0xb1));
+    return _mm_cvtsi128_si32(four);
   }
 
   /// acc + d * isum - dmin * msum for one token and panel.
@@ -87,11 +107,11 @@ struct KGemm {
   }
 
   template <int T>
-  static void narrow(const GemmArgs& g, int64_t p) {
+  static void narrow(const GemmArgs& g, int64_t p, int64_t first) {
     constexpr int kLocal = F::kParts / F::kShare;
     const uint8_t* panel = g.panels + static_cast<size_t>(p) * g.panel_stride;
     const int64_t blocks = g.cols / kBlock;
-    const Acts acts = acts_at(g, 0, 0);
+    const Acts acts = acts_at(g, first, 0);
     Float acc[T];
     METE_UNROLL
     for (int t = 0; t < T; ++t) acc[t] = S::zero_float();
@@ -127,7 +147,7 @@ struct KGemm {
             }
           }
         }
-        prefetch(body + F::kBody + (F::kBody / F::kChunks) * c);
+        prefetch(body + kAhead, c);
         METE_UNROLL
         for (int j = 0; j < kLocal; ++j) {
           const Int scale = S::load(scales + 64 * F::sub(c, j * F::kShare));
@@ -144,13 +164,14 @@ struct KGemm {
     }
     const int lanes = lanes_of(g, p);
     METE_UNROLL
-    for (int t = 0; t < T; ++t) S::store_part(g.out + t * g.out_stride + p * kRows, lanes, acc[t]);
+    for (int t = 0; t < T; ++t) S::store_part(g.out + (first + t) * g.out_stride + p * kRows, lanes, acc[t]);
   }
 
-  static void prefetch(const uint8_t* p) {
-    constexpr int kAhead = 2048;
-    for (int line = 0; line < F::kBody / F::kChunks; line += 64)
-      _mm_prefetch(reinterpret_cast<const char*>(p) + kAhead + line, _MM_HINT_T0);
+  /// Asks for chunk c's share of the super-block body at p.
+  static void prefetch(const uint8_t* p, int c) {
+    constexpr int kShareBytes = F::kBody / F::kChunks;
+    for (int line = 0; line < kShareBytes; line += 64)
+      _mm_prefetch(reinterpret_cast<const char*>(p) + kShareBytes * c + line, _MM_HINT_T0);
   }
 
   static Int group(const uint8_t* q) {
@@ -177,11 +198,12 @@ struct KGemm {
     }
   }
 
-  /// Super-block b of a panel into `to` (kUnpacked bytes).
-  static void unpack(const uint8_t* panel, int64_t blocks, int64_t b, uint8_t* to) {
+  /// Super-block b of a panel into `to` (kUnpacked bytes); asks for the one at `next` meanwhile.
+  static void unpack(const uint8_t* panel, int64_t blocks, int64_t b, const uint8_t* next, uint8_t* to) {
     const uint8_t* body = panel + b * F::kBody;
     unpack_scales(body, to + kScales, to + kMins);
-    for (int c = 0; c < F::kChunks; ++c)
+    for (int c = 0; c < F::kChunks; ++c) {
+      prefetch(next, c);
       for (int i = 0; i < F::kSteps; ++i) {
         Int w[F::kParts];
         F::load(body, c, i, w);
@@ -191,6 +213,7 @@ struct KGemm {
           S::store(to + F::k(c, i, n) * kRows, w[n]);
         }
       }
+    }
     S::store_float(reinterpret_cast<float*>(to + kD), F::d(body, tail(panel, blocks, b)));
     if constexpr (F::kMin) S::store_float(reinterpret_cast<float*>(to + kD + 64), F::dmin(body));
   }
@@ -294,16 +317,20 @@ struct KGemm {
   }
 
   template <int T>
-  static void narrow_tokens(const GemmArgs& g) {
-    if (g.tokens >= T) {
-      for (int64_t p = g.panel_begin; p < g.panel_end; ++p) narrow<T>(g, p);
+  static void narrow_tokens(const GemmArgs& g, int64_t p, int64_t first) {
+    if (g.tokens - first >= T) {
+      narrow<T>(g, p, first);
     } else if constexpr (T > 1) {
-      narrow_tokens<T - 1>(g);
+      narrow_tokens<T - 1>(g, p, first);
     }
   }
 
   static void gemm(const GemmArgs& g) {
-    if (g.tokens <= kNarrowTokens) return narrow_tokens<kNarrowTokens>(g);
+    if (g.tokens <= kNarrowLimit) {
+      for (int64_t p = g.panel_begin; p < g.panel_end; ++p)
+        for (int64_t t = 0; t < g.tokens; t += kNarrowTokens) narrow_tokens<kNarrowTokens>(g, p, t);
+      return;
+    }
     const int64_t blocks = g.cols / kBlock;
     for (int64_t p = g.panel_begin; p < g.panel_end; p += kPanels) {
       for (int64_t b = 0; b < blocks; b += kDepth) {
@@ -319,8 +346,11 @@ struct KGemm {
             continue;
           }
           uint8_t* to = g.scratch + i * kDepth * kUnpacked;
+          const uint8_t* panel = g.panels + static_cast<size_t>(p + i) * g.panel_stride;
+          const uint8_t* next =
+              b + kDepth < blocks ? panel + (b + kDepth) * F::kBody : panel + 2 * g.panel_stride;
           for (int j = 0; j < a.depth; ++j)
-            unpack(g.panels + static_cast<size_t>(p + i) * g.panel_stride, blocks, b + j, to + j * kUnpacked);
+            unpack(panel, blocks, b + j, next + j * F::kBody, to + j * kUnpacked);
           a.weights[i] = to;
         }
         for (int64_t t = 0; t < g.tokens; t += S::kTokens) {
