@@ -5,11 +5,13 @@
 #include <cstring>
 #include <limits>
 #include <new>
+#include <numeric>
 
 namespace mete {
 namespace {
 
-constexpr int64_t kTaskVectors = 96;        // query vectors that share one decoding of a split
+constexpr int64_t kMaxBlock = 16;           // at least AttentionKernels::block
+constexpr int64_t kTaskVectors = 192;       // query vectors that share one decoding of a split
 constexpr size_t kMaxRawBytes = 64u << 20;  // split results kept for folding, when splits run in parallel
 constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
 
@@ -149,14 +151,14 @@ void carve_worker(Carver& carver, const Call& call, Worker& w) {
 
 /// q of vectors [first, first + count) of the task as [head_dim][count].
 void pack_queries(const Call& call, const Task& task, int64_t first, int64_t count, float* packed) {
-  const int64_t head_dim = call.layout.head_dim;
+  const float* rows[kMaxBlock];
   for (int64_t i = 0; i < count; ++i) {
     const int64_t v = first + i;
     const int64_t row = task.job->rows[static_cast<size_t>(task.row_begin + v / call.group)].row;
     const int64_t head = task.kv_head * call.group + v % call.group;
-    const float* q = call.q + (row * call.params.heads + head) * head_dim;
-    for (int64_t d = 0; d < head_dim; ++d) packed[d * count + i] = q[d];
+    rows[i] = call.q + (row * call.params.heads + head) * call.layout.head_dim;
   }
+  call.ctx.kernels.attention.pack_queries(rows, count, call.layout.head_dim, packed);
 }
 
 bool sees(const QueryRow& row, int64_t tail_begin, int64_t slot) {
@@ -189,17 +191,35 @@ void dense_masks(const Call& call, const Task& task, int64_t split, const QueryR
   }
 }
 
-uint8_t* page_of(const Call& call, const Spec& spec, int64_t slot) {
-  return spec.pages[slot / call.layout.page_slots];
+/// The K and V tiles of the slot.
+struct Tiles {
+  const uint8_t *keys, *values;
+};
+Tiles tiles_of(const Call& call, const Spec& spec, int64_t slot) {
+  const KvLayout& layout = call.layout;
+  const uint8_t* page = spec.pages[slot / layout.page_slots];
+  const size_t tile = static_cast<size_t>(slot % layout.page_slots / kTileSlots);
+  return {page + tile * layout.key_tile(),
+          page + static_cast<size_t>(layout.page_slots / kTileSlots) * layout.key_tile() +
+              tile * layout.value_tile()};
 }
-const uint8_t* key_tile(const Call& call, const Spec& spec, int64_t slot) {
-  return page_of(call, spec, slot) +
-         static_cast<size_t>(slot % call.layout.page_slots / kTileSlots) * call.layout.key_tile();
+
+/// The split that the worker will probably read next, to be prefetched; task null: unknown.
+struct NextSplit {
+  const Task* task;
+  int64_t split;
+};
+
+/// Tile t of the next split; `own` if there is none in place.
+Tiles next_tiles(const Call& call, const NextSplit& next, int t, const Tiles& own) {
+  if (next.task == nullptr || next.split >= next.task->view->dense_splits) return own;
+  const Spec& spec = *next.task->view->spec;
+  const int64_t slot = next.split * kSplitKeys + t * 16;
+  return slot < spec.slots ? tiles_of(call, spec, slot) : own;
 }
-const uint8_t* value_tile(const Call& call, const Spec& spec, int64_t slot) {
-  return page_of(call, spec, slot) +
-         static_cast<size_t>(call.layout.page_slots / kTileSlots) * call.layout.key_tile() +
-         static_cast<size_t>(slot % call.layout.page_slots / kTileSlots) * call.layout.value_tile();
+
+void prefetch(const uint8_t* p, size_t bytes) {
+  for (size_t i = 0; i < bytes; i += 64) __builtin_prefetch(p + i, 0, 2);
 }
 
 void point_at_scratch(const Call& call, const Worker& w, SplitArgs& args) {
@@ -210,22 +230,16 @@ void point_at_scratch(const Call& call, const Worker& w, SplitArgs& args) {
   }
 }
 
-/// Runs the kernel for all vectors of the task, in blocks.
-void run_blocks(const Call& call, const Task& task, Worker& w, SplitArgs& args, float* o, float* m,
-                float* l) {
-  const int64_t vectors = (task.row_end - task.row_begin) * call.group,
-                block = call.ctx.kernels.attention.block;
-  if (w.packed != &task) {
-    for (int64_t first = 0; first < vectors; first += block) {
-      pack_queries(call, task, first, std::min(block, vectors - first), w.q + first * call.layout.head_dim);
-    }
-    w.packed = &task;
-  }
-  for (int64_t v = 0; v < vectors; ++v) w.mask_of_vector[v] = w.masks + v / call.group * kSplitTiles;
-  for (int64_t first = 0; first < vectors; first += block) {
-    args.vectors = std::min(block, vectors - first);
-    args.q = w.q + first * call.layout.head_dim;
-    args.masks = w.mask_of_vector + first;
+/// Runs the kernel for vectors [begin, end) of the task, in blocks, with the masks at w.mask_of_vector.
+void run_vectors(const Call& call, const Task& task, int64_t begin, int64_t end, float* q, bool pack,
+                 Worker& w, SplitArgs& args, float* o, float* m, float* l) {
+  const int64_t block = call.ctx.kernels.attention.block;
+  for (int64_t first = begin; first < end; first += block) {
+    float* packed = q + (first - begin) * call.layout.head_dim;
+    args.vectors = std::min(block, end - first);
+    if (pack) pack_queries(call, task, first, args.vectors, packed);
+    args.q = packed;
+    args.masks = w.mask_of_vector + (first - begin);
     args.o = o + first * call.stride;
     args.m = m + first;
     args.l = l + first;
@@ -233,8 +247,16 @@ void run_blocks(const Call& call, const Task& task, Worker& w, SplitArgs& args, 
   }
 }
 
-void dense_split(const Call& call, const Task& task, int64_t split, Worker& w, SplitArgs& args, float* o,
-                 float* m, float* l) {
+/// All vectors of the task; w.masks holds the rows' masks.
+void run_rows(const Call& call, const Task& task, Worker& w, SplitArgs& args, float* o, float* m, float* l) {
+  const int64_t vectors = (task.row_end - task.row_begin) * call.group;
+  for (int64_t v = 0; v < vectors; ++v) w.mask_of_vector[v] = w.masks + v / call.group * kSplitTiles;
+  run_vectors(call, task, 0, vectors, w.q, w.packed != &task, w, args, o, m, l);
+  w.packed = &task;
+}
+
+void dense_split(const Call& call, const Task& task, int64_t split, const NextSplit& next, Worker& w,
+                 SplitArgs& args, float* o, float* m, float* l) {
   const Spec& spec = *task.view->spec;
   const AttentionKernels& kernels = call.ctx.kernels.attention;
   const int64_t rows = task.row_end - task.row_begin;
@@ -255,19 +277,23 @@ void dense_split(const Call& call, const Task& task, int64_t split, Worker& w, S
   if (expand) point_at_scratch(call, w, args);
   for (int t = 0; t < kSplitTiles; ++t) {
     if (any[t] == 0) continue;
-    const int64_t slot = split * kSplitKeys + t * 16;
-    const uint8_t *keys = key_tile(call, spec, slot), *values = value_tile(call, spec, slot);
+    const Tiles tiles = tiles_of(call, spec, split * kSplitKeys + t * 16);
+    const Tiles later = next_tiles(call, next, t, tiles);
     if (expand) {
-      kernels.expand_keys(call.layout.key_type, keys, call.layout.head_dim,
+      kernels.expand_keys(call.layout.key_type, tiles.keys, call.layout.head_dim,
                           w.keys + t * 16 * call.layout.head_dim);
-      kernels.expand_values(call.layout.value_type, values, call.layout.head_dim,
+      kernels.expand_values(call.layout.value_type, tiles.values, call.layout.head_dim,
                             w.values + t * 16 * call.stride);
+      prefetch(later.keys, call.layout.key_tile());
+      prefetch(later.values, call.layout.value_tile());
     } else {
-      args.keys[t] = keys;
-      args.values[t] = values;
+      args.keys[t] = tiles.keys;
+      args.values[t] = tiles.values;
+      args.next_keys[t] = later.keys;
+      args.next_values[t] = later.values;
     }
   }
-  run_blocks(call, task, w, args, o, m, l);
+  run_rows(call, task, w, args, o, m, l);
 }
 
 /// Place of entry i of the view's order in its split, 0 .. 255.
@@ -301,10 +327,11 @@ void gather(const Call& call, const Task& task, Worker& w, int64_t begin, int64_
       any = true;
     }
     if (!any) continue;
-    kernels.gather_key(call.layout.key_type, key_tile(call, spec, slot), in_tile, call.layout.head_dim, lane,
+    const Tiles tiles = tiles_of(call, spec, slot);
+    kernels.gather_key(call.layout.key_type, tiles.keys, in_tile, call.layout.head_dim, lane,
                        w.keys + tile * 16 * call.layout.head_dim);
-    kernels.gather_value(call.layout.value_type, value_tile(call, spec, slot), in_tile, call.layout.head_dim,
-                         lane, w.values + tile * 16 * call.stride);
+    kernels.gather_value(call.layout.value_type, tiles.values, in_tile, call.layout.head_dim, lane,
+                         w.values + tile * 16 * call.stride);
     if (spec.log_weights != nullptr) {
       w.log_weights[place] = spec.log_weights[spec.tokens != nullptr ? view.order[i] : slot];
     }
@@ -322,27 +349,21 @@ void gathered_split(const Call& call, const Task& task, int64_t split, Worker& w
   for (int64_t i = begin + 1; i < end; ++i) distinct = distinct && place_of(view, i) != place_of(view, i - 1);
   if (distinct) {
     gather(call, task, w, begin, end, task.row_begin, task.row_end);
-    run_blocks(call, task, w, args, o, m, l);
+    run_rows(call, task, w, args, o, m, l);
     return;
   }
   // Branches of a tree share positions: each row has tiles of its own.
   for (int64_t r = task.row_begin; r < task.row_end; ++r) {
     const int64_t first = (r - task.row_begin) * call.group;
     gather(call, task, w, begin, end, r, r + 1);
-    pack_queries(call, task, first, call.group, w.row_q);
     for (int64_t g = 0; g < call.group; ++g) w.mask_of_vector[g] = w.masks;
-    args.vectors = call.group;
-    args.q = w.row_q;
-    args.masks = w.mask_of_vector;
-    args.o = o + first * call.stride;
-    args.m = m + first;
-    args.l = l + first;
-    call.ctx.kernels.attention.split(args);
+    run_vectors(call, task, first, first + call.group, w.row_q, true, w, args, o, m, l);
   }
 }
 
 /// Results of one split for all vectors of a task: o [vectors][stride], m, l [vectors].
-void run_split(const Call& call, const Task& task, int64_t split, Worker& w, float* o, float* m, float* l) {
+void run_split(const Call& call, const Task& task, int64_t split, const NextSplit& next, Worker& w, float* o,
+               float* m, float* l) {
   SplitArgs args{};
   args.key_type = call.layout.key_type;
   args.value_type = call.layout.value_type;
@@ -351,7 +372,7 @@ void run_split(const Call& call, const Task& task, int64_t split, Worker& w, flo
   args.softcap = call.params.softcap;
   args.scores = w.scores;
   if (split < task.view->dense_splits) {
-    dense_split(call, task, split, w, args, o, m, l);
+    dense_split(call, task, split, next, w, args, o, m, l);
   } else {
     gathered_split(call, task, split, w, args, o, m, l);
   }
@@ -392,7 +413,8 @@ void run_task(const Call& call, const Task& task, Worker& w) {
   const int64_t vectors = (task.row_end - task.row_begin) * call.group;
   clear_totals(call, w);
   for (int64_t s = task.split_begin; s < task.split_end; ++s) {
-    run_split(call, task, s, w, w.o, w.m, w.l);
+    const NextSplit next{s + 1 < task.split_end ? &task : nullptr, s + 1};
+    run_split(call, task, s, next, w, w.o, w.m, w.l);
     fold_split(call, vectors, w, w.o, w.m, w.l);
   }
   finish_task(call, task, w);
@@ -404,7 +426,11 @@ void run_unit(const Call& call, const Task& task, int64_t split, Worker& w) {
   const int64_t count = task.split_end - task.split_begin;
   if (count > 0) {
     const int64_t at = task.first_raw + (split - task.split_begin) * vectors;
-    run_split(call, task, split, w, call.raw_o + at * call.stride, call.raw_m + at, call.raw_l + at);
+    const Task* after = &task + 1;
+    NextSplit next{&task, split + 1};
+    if (next.split == task.split_end) next = {after < call.tasks + call.task_count ? after : nullptr, 0};
+    if (next.task == after && next.task != nullptr) next.split = after->split_begin;
+    run_split(call, task, split, next, w, call.raw_o + at * call.stride, call.raw_m + at, call.raw_l + at);
     if (call.done[&task - call.tasks].fetch_add(1, std::memory_order_acq_rel) + 1 < count) return;
   }
   clear_totals(call, w);
@@ -517,7 +543,11 @@ void attend(Context& ctx, const KvLayout& layout, const AttendParams& params, st
             nullptr};
   int64_t longest = 1;
   for (const AttendJob& job : jobs) longest = std::max(longest, static_cast<int64_t>(job.rows.size()));
-  call.task_rows = std::min(longest, std::max<int64_t>(1, kTaskVectors / call.group));
+  // Whole blocks if there are rows enough.
+  const int64_t step =
+      ctx.kernels.attention.block / std::gcd<int64_t>(ctx.kernels.attention.block, call.group);
+  const int64_t most = std::max<int64_t>(1, kTaskVectors / call.group);
+  call.task_rows = std::min(longest, most >= step ? most / step * step : most);
   Carver carver{nullptr};
   lay_out(carver, call, jobs);
   const size_t raw_bytes = static_cast<size_t>(call.raw_vectors * (call.stride + 2)) * sizeof(float);
@@ -525,8 +555,11 @@ void attend(Context& ctx, const KvLayout& layout, const AttendParams& params, st
                         call.unit_count > call.task_count && raw_bytes <= kMaxRawBytes;
   carver = {ctx.attention.get(carver.used + (by_split ? raw_bytes + 256 : 0))};
   lay_out(carver, call, jobs);
+  // Vector FMAs, roughly; below some microseconds of them a fork-join does not pay.
+  const bool tiny = call.raw_vectors * kSplitKeys * layout.head_dim / 8 < 32768;
   if (!by_split) {
-    ctx.pool.parallel_for(call.task_count, 1, [&](int64_t begin, int64_t end, int worker) {
+    const int64_t grain = tiny ? call.task_count : 1;
+    ctx.pool.parallel_for(call.task_count, grain, [&](int64_t begin, int64_t end, int worker) {
       for (int64_t i = begin; i < end; ++i) run_task(call, call.tasks[i], call.workers[worker]);
     });
     return;
@@ -534,7 +567,10 @@ void attend(Context& ctx, const KvLayout& layout, const AttendParams& params, st
   call.raw_o = carver.take<float>(call.raw_vectors * call.stride);
   call.raw_m = carver.take<float>(call.raw_vectors);
   call.raw_l = carver.take<float>(call.raw_vectors);
-  ctx.pool.parallel_for(call.unit_count, 1, [&](int64_t begin, int64_t end, int worker) {
+  // Runs of splits, so that a worker finds its next one prefetched.
+  const int64_t grain =
+      tiny ? call.unit_count : std::max<int64_t>(1, call.unit_count / (8 * ctx.pool.size()));
+  ctx.pool.parallel_for(call.unit_count, grain, [&](int64_t begin, int64_t end, int worker) {
     const Task* task = call.tasks;
     for (int64_t i = begin; i < end; ++i) {
       while (task + 1 < call.tasks + call.task_count && task[1].first_unit <= i) ++task;

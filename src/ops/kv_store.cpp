@@ -9,7 +9,8 @@ Status KvLayout::check() const {
   if (page_slots != 16 && page_slots != 32) {
     return bad_usage("KV page: {} slots, expected 16 or 32", page_slots);
   }
-  if (head_dim < 1) return bad_usage("KV page: head size {}, expected at least 1", head_dim);
+  if (head_dim < 2 || head_dim % 2 != 0)
+    return bad_usage("KV page: head size {}, expected an even number", head_dim);
   for (KvType type : {key_type, value_type}) {
     if (type == KvType::kQ8_0 && head_dim % 32 != 0) {
       return bad_usage("KV codec q8_0: head size {}, expected a multiple of 32; use f16 or bf16", head_dim);

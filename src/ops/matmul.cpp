@@ -22,8 +22,8 @@ ActivationKind kind_of(const Context& ctx, const Linear& weight) {
 }
 
 /// Quantises x once for each kind that some target needs. Float rows are used where they lie.
-void prepare(Context& ctx, const float* x, int64_t tokens, int64_t x_stride, std::span<const MatmulTarget> targets,
-             Activations (&acts)[kKinds]) {
+void prepare(Context& ctx, const float* x, int64_t tokens, int64_t x_stride,
+             std::span<const MatmulTarget> targets, Activations (&acts)[kKinds]) {
   const int64_t cols = targets[0].weight->cols;
   size_t bytes = 0;
   size_t offset[kKinds] = {};
@@ -67,8 +67,8 @@ void add_bias(const MatmulTarget& target, int64_t tokens, int64_t row_begin, int
 }
 
 /// Panels [begin, end) of one target for all tokens.
-void run_panels(Context& ctx, const MatmulTarget& target, const Activations& acts, int64_t tokens, int64_t begin,
-                int64_t end, uint8_t* scratch) {
+void run_panels(Context& ctx, const MatmulTarget& target, const Activations& acts, int64_t tokens,
+                int64_t begin, int64_t end, uint8_t* scratch) {
   const Linear& w = *target.weight;
   const int type = static_cast<int>(w.type);
   GemmArgs args{};
@@ -100,8 +100,8 @@ void matmul(Context& ctx, const float* x, int64_t tokens, int64_t x_stride,
 
   int64_t panels = 0;
   for (const MatmulTarget& target : targets) panels += panel_count(target.weight->rows);
-  // Even pieces, since kernels work on pairs of panels; several per thread, so that a thread that lost its CPU
-  // for a moment does not hold up the others.
+  // Even pieces, since kernels work on pairs of panels; several per thread, so that a thread that lost its
+  // CPU for a moment does not hold up the others.
   const int64_t share = panels / (int64_t{ctx.pool.size()} * 6);
   const int64_t grain = std::clamp<int64_t>(share / 2 * 2, 2, 64);
   const size_t scratch_bytes = round_up_64(gemm_scratch_bytes(targets[0].weight->cols));
@@ -114,7 +114,8 @@ void matmul(Context& ctx, const float* x, int64_t tokens, int64_t x_stride,
       const int64_t first = std::max(begin, base) - base, last = std::min(end, base + count) - base;
       if (first < last) {
         const Activations& a = acts[static_cast<int>(kind_of(ctx, *target.weight))];
-        run_panels(ctx, target, a, tokens, first, last, scratch + scratch_bytes * static_cast<size_t>(worker));
+        run_panels(ctx, target, a, tokens, first, last,
+                   scratch + scratch_bytes * static_cast<size_t>(worker));
       }
       base += count;
     }

@@ -37,28 +37,32 @@ static inline size_t value_tile_bytes(KvType type, int64_t head_dim) {
 struct SplitArgs {
   KvType key_type, value_type;
   int64_t head_dim;
-  int64_t vectors;                     // 1 .. AttentionKernels::block
-  const float* q;                      // [head_dim][vectors]
-  const uint8_t* keys[kSplitTiles];    // K tiles; read only where a mask has a bit
-  const uint8_t* values[kSplitTiles];  // V tiles
-  const uint16_t* const* masks;        // [vectors] -> [kSplitTiles] lanes that the vector sees
-  const float* log_weights;            // [kSplitKeys], added to the scores, or null
-  float scale;                         // score = q.k * scale
-  float softcap;                       // > 0: score = softcap * tanh(score / softcap)
-  float* scores;                       // scratch: attention_scratch_floats()
-  float *o, *m, *l;                    // out: [vectors][value_stride], [vectors], [vectors]
+  int64_t vectors;                          // 1 .. AttentionKernels::block
+  const float* q;                           // [head_dim][vectors]
+  const uint8_t* keys[kSplitTiles];         // K tiles; read only where a mask has a bit
+  const uint8_t* values[kSplitTiles];       // V tiles
+  const uint8_t* next_keys[kSplitTiles];    // stored tiles are prefetched from here while these are read;
+  const uint8_t* next_values[kSplitTiles];  // never null
+  const uint16_t* const* masks;             // [vectors] -> [kSplitTiles] lanes that the vector sees
+  const float* log_weights;                 // [kSplitKeys], added to the scores, or null
+  float scale;                              // score = q.k * scale
+  float softcap;                            // > 0: score = softcap * tanh(score / softcap)
+  float* scores;                            // scratch: attention_scratch_floats()
+  float *o, *m, *l;                         // out: [vectors][value_stride], [vectors], [vectors]
 };
 
 static inline size_t attention_scratch_floats() { return 16 * (kSplitKeys + 16); }
 
 struct AttentionKernels {
   int block;  // query vectors per call that use the registers best
+  /// rows[i] is a query of head_dim floats; out is [head_dim][count].
+  void (*pack_queries)(const float* const* rows, int64_t count, int64_t head_dim, float* out) noexcept;
   /// l = 0 and o = 0 if nothing is visible.
   void (*split)(const SplitArgs& args) noexcept;
   /// (o, m, l) of later keys folded into the running (total_o, total_m, total_l) of one vector.
   void (*fold)(float* total_o, float* total_m, float* total_l, const float* o, float m, float l,
                int64_t n) noexcept;
-  /// out = o / l for n elements; returns the log-sum-exp. l = 0: zeros and -infinity.
+  /// out = o * (1 / l) for n elements; returns the log-sum-exp. l = 0: zeros and -infinity.
   float (*finish)(const float* o, float m, float l, int64_t n, float* out) noexcept;
   /// Encodes one token's K (head_dim floats) into lane `slot` (0 .. 15) of a tile.
   void (*store_key)(KvType type, const float* k, int64_t head_dim, int slot, uint8_t* tile) noexcept;

@@ -1,6 +1,8 @@
 // Bodies of AttentionKernels, compiled once per tier (attention.cpp, attention_<tier>.cpp).
 #pragma once
 
+#include <xmmintrin.h>
+
 #include "kernels/cpu/attention.h"
 #include "kernels/cpu/math.h"
 #include "kernels/cpu/scalar_math.h"
@@ -28,6 +30,9 @@ constexpr int kBlock = 4;
 constexpr int tiles_for(int) { return 1; }
 #endif
 
+/// To the second-level cache: a split ahead is too far for the first.
+inline void prefetch(const uint8_t* p) { _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T1); }
+
 template <KvType kType>
 inline F16 load_elements(const uint8_t* p, int64_t index) {
   if constexpr (kType == KvType::kF32) {
@@ -45,20 +50,31 @@ inline F16 load_elements(const uint8_t* p, int64_t index) {
 template <int R, int T, KvType kType>
 inline void score_tiles(const SplitArgs& a, const float* q, const int* tiles) {
   const int64_t head_dim = a.head_dim, stride = a.vectors;
-  const uint8_t* keys[T];
+  const uint8_t *keys[T], *next[T];
   F16 acc[R][T];
   METE_UNROLL
   for (int t = 0; t < T; ++t) {
     keys[t] = a.keys[tiles[t]];
+    next[t] = a.next_keys[tiles[t]];
     METE_UNROLL
     for (int r = 0; r < R; ++r) acc[r][t] = zero();
   }
-  constexpr int64_t kGroup = kType == KvType::kQ8_0 ? 32 : 1;
+  // A group is the scale block of kQ8_0, else a cache line (head_dim is even).
+  constexpr int64_t kGroup = kType == KvType::kQ8_0 ? 32 : kType == KvType::kF32 ? 1 : 2;
   for (int64_t d0 = 0; d0 < head_dim; d0 += kGroup) {
     F16 scale[T];
     if constexpr (kType == KvType::kQ8_0) {
       METE_UNROLL
       for (int t = 0; t < T; ++t) scale[t] = load_half(keys[t] + head_dim * 16 + d0);  // d0 / 32 * 16 halves
+    }
+    if constexpr (kType != KvType::kF32) {
+      METE_UNROLL
+      for (int t = 0; t < T; ++t) {
+        for (int64_t line = 0; line < (kType == KvType::kQ8_0 ? 8 : 1); ++line) {
+          prefetch(next[t] + d0 * (kType == KvType::kQ8_0 ? 16 : 32) + line * 64);
+        }
+        if constexpr (kType == KvType::kQ8_0) prefetch(next[t] + head_dim * 16 + d0);
+      }
     }
     for (int64_t d = d0; d < d0 + kGroup; ++d) {
       F16 key[T];
@@ -129,10 +145,17 @@ inline void weigh_chunks(const SplitArgs& a, const float* p, float* o, int64_t d
     for (int c = 0; c < C; ++c) acc[r][c] = load(o + r * stride + d0 + c * 16);
   }
   for (int j = begin; j < end;) {
-    const uint8_t* tile = a.values[j / 16];
+    const uint8_t *tile = a.values[j / 16], *next = a.next_values[j / 16];
     const int stop = (j / 16 + 1) * 16 < end ? (j / 16 + 1) * 16 : end;
     for (; j < stop; ++j) {
       F16 v[C];
+      if constexpr (kType != KvType::kF32) {
+        constexpr int64_t kBytes = kType == KvType::kQ8_0 ? 1 : 2;
+        METE_UNROLL
+        for (int64_t byte = 0; byte < C * 16 * kBytes; byte += 64) {
+          prefetch(next + ((j % 16) * stride + d0) * kBytes + byte);
+        }
+      }
       METE_UNROLL
       for (int c = 0; c < C; ++c) {
         v[c] = load_elements<kType>(tile, (j % 16) * stride + d0 + c * 16);
@@ -301,6 +324,29 @@ void split_kernel(const SplitArgs& a) noexcept {
   }
 }
 
+void pack_queries_kernel(const float* const* rows, int64_t count, int64_t head_dim, float* out) noexcept {
+  const int64_t whole = head_dim / 4 * 4;
+  int64_t i = 0;
+  for (; i + 4 <= count; i += 4) {
+    for (int64_t d = 0; d < whole; d += 4) {
+      __m128 a = _mm_loadu_ps(rows[i] + d), b = _mm_loadu_ps(rows[i + 1] + d);
+      __m128 c = _mm_loadu_ps(rows[i + 2] + d), e = _mm_loadu_ps(rows[i + 3] + d);
+      _MM_TRANSPOSE4_PS(a, b, c, e);
+      float* to = out + d * count + i;
+      _mm_storeu_ps(to, a);
+      _mm_storeu_ps(to + count, b);
+      _mm_storeu_ps(to + 2 * count, c);
+      _mm_storeu_ps(to + 3 * count, e);
+    }
+    for (int64_t d = whole; d < head_dim; ++d) {
+      for (int64_t k = 0; k < 4; ++k) out[d * count + i + k] = rows[i + k][d];
+    }
+  }
+  for (; i < count; ++i) {
+    for (int64_t d = 0; d < head_dim; ++d) out[d * count + i] = rows[i][d];
+  }
+}
+
 void fold_kernel(float* total_o, float* total_m, float* total_l, const float* o, float m, float l,
                  int64_t n) noexcept {
   if (l == 0.0f) return;
@@ -332,10 +378,10 @@ float finish_kernel(const float* o, float m, float l, int64_t n, float* out) noe
     memset(out, 0, static_cast<size_t>(n) * sizeof(float));
     return -__builtin_inff();
   }
-  const F16 divisor = set1(l);
+  const F16 inverse = set1(1.0f / l);
   int64_t i = 0;
-  for (; i + 16 <= n; i += 16) store(out + i, div(load(o + i), divisor));
-  if (i < n) store_first(out + i, div(load_first(o + i, n - i), divisor), n - i);
+  for (; i + 16 <= n; i += 16) store(out + i, mul(load(o + i), inverse));
+  if (i < n) store_first(out + i, mul(load_first(o + i, n - i), inverse), n - i);
   return m + static_cast<float>(log_double(static_cast<double>(l)));
 }
 
@@ -361,6 +407,15 @@ inline uint16_t quantise_block(const float* x, int8_t* q) {
   return finite ? float_to_half(amax / 127.0f) : uint16_t{0x7e00};
 }
 
+/// `width` (1 .. 16) floats to half or bfloat16; zeros beyond.
+inline void encode16(KvType type, const float* x, int64_t width, uint16_t* out) {
+  const F16 v = width == 16 ? load(x) : load_first(x, width);
+  if (type == KvType::kF16) return store_half(out, v);
+  float lanes[16];
+  store(lanes, v);
+  for (int i = 0; i < 16; ++i) out[i] = float_to_bfloat(lanes[i]);
+}
+
 void store_key_kernel(KvType type, const float* k, int64_t head_dim, int slot, uint8_t* tile) noexcept {
   if (type == KvType::kQ8_0) {
     for (int64_t block = 0; block < head_dim / 32; ++block) {
@@ -371,13 +426,15 @@ void store_key_kernel(KvType type, const float* k, int64_t head_dim, int slot, u
     }
     return;
   }
-  for (int64_t d = 0; d < head_dim; ++d) {
-    if (type == KvType::kF32) {
-      memcpy(tile + (d * 16 + slot) * 4, k + d, 4);
-    } else {
-      const uint16_t x = type == KvType::kF16 ? float_to_half(k[d]) : float_to_bfloat(k[d]);
-      memcpy(tile + (d * 16 + slot) * 2, &x, 2);
-    }
+  if (type == KvType::kF32) {
+    for (int64_t d = 0; d < head_dim; ++d) memcpy(tile + (d * 16 + slot) * 4, k + d, 4);
+    return;
+  }
+  for (int64_t d = 0; d < head_dim; d += 16) {
+    const int64_t width = head_dim - d < 16 ? head_dim - d : 16;
+    uint16_t x[16];
+    encode16(type, k + d, width, x);
+    for (int64_t i = 0; i < width; ++i) memcpy(tile + ((d + i) * 16 + slot) * 2, x + i, 2);
   }
 }
 
@@ -392,13 +449,14 @@ void store_value_kernel(KvType type, const float* v, int64_t head_dim, int slot,
     }
     return;
   }
-  for (int64_t d = 0; d < stride; ++d) {
-    const float value = d < head_dim ? v[d] : 0.0f;
+  for (int64_t d = 0; d < stride; d += 16) {
+    const int64_t width = head_dim - d < 16 ? head_dim - d : 16;
     if (type == KvType::kF32) {
-      memcpy(tile + (slot * stride + d) * 4, &value, 4);
+      store(reinterpret_cast<float*>(tile) + slot * stride + d, load_first(v + d, width));
     } else {
-      const uint16_t x = type == KvType::kF16 ? float_to_half(value) : float_to_bfloat(value);
-      memcpy(tile + (slot * stride + d) * 2, &x, 2);
+      uint16_t x[16];
+      encode16(type, v + d, width, x);
+      memcpy(tile + (slot * stride + d) * 2, x, 32);
     }
   }
 }
@@ -465,6 +523,7 @@ void expand_values_kernel(KvType type, const uint8_t* tile, int64_t head_dim, fl
 
 inline void fill(AttentionKernels& k) {
   k.block = kBlock;
+  k.pack_queries = pack_queries_kernel;
   k.split = split_kernel;
   k.fold = fold_kernel;
   k.finish = finish_kernel;

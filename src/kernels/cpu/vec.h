@@ -95,6 +95,10 @@ inline F16 fma_sub_add(F16 a, F16 b, F16 c) { return {_mm512_fmaddsub_ps(a.v, b.
 inline F16 load_half(const uint8_t* p) {
   return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))};
 }
+inline void store_half(uint16_t* p, F16 a) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),
+                      _mm512_cvtps_ph(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
 inline F16 load_bfloat(const uint8_t* p) {
   const __m512i x = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
   return {_mm512_castsi512_ps(_mm512_slli_epi32(x, 16))};
@@ -182,6 +186,11 @@ inline F16 load_half(const uint8_t* p) {
   const __m128i* h = reinterpret_cast<const __m128i*>(p);
   return {_mm256_cvtph_ps(_mm_loadu_si128(h)), _mm256_cvtph_ps(_mm_loadu_si128(h + 1))};
 }
+inline void store_half(uint16_t* p, F16 x) {
+  __m128i* h = reinterpret_cast<__m128i*>(p);
+  _mm_storeu_si128(h, _mm256_cvtps_ph(x.a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+  _mm_storeu_si128(h + 1, _mm256_cvtps_ph(x.b, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
 inline __m256 bfloat_to_float(__m128i x) {
   return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(x), 16));
 }
@@ -262,6 +271,9 @@ inline F16 fma_sub_add(const F16& a, const F16& b, const F16& c) {
 }
 
 inline F16 load_half(const uint8_t* p) { METE_LANES(half_to_float(load_u16(p + 2 * i))); }
+inline void store_half(uint16_t* p, const F16& a) {
+  for (int i = 0; i < 16; ++i) p[i] = float_to_half(a.v[i]);
+}
 inline F16 load_bfloat(const uint8_t* p) {
   METE_LANES(bits_to_float(static_cast<uint32_t>(load_u16(p + 2 * i)) << 16));
 }
