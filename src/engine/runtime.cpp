@@ -1,0 +1,83 @@
+#include "engine/runtime.h"
+
+#include <algorithm>
+#include <fstream>
+
+#include "base/clock.h"
+#include "format/hub_cache.h"
+
+namespace mete {
+namespace {
+
+RuntimeConfig with_defaults(RuntimeConfig config) {
+  if (config.threads == 0) config.threads = usable_cpus();
+  if (config.threads_batch == 0) config.threads_batch = config.threads;
+  return config;
+}
+
+/// The context to run with: the asked one, or the trained one. Longer than trained is allowed (the position
+/// limit is 2^20), since RoPE scaling may serve it.
+int64_t choose_context(int64_t asked, const ModelConfig& model) {
+  constexpr int64_t kLimit = int64_t{1} << 20;
+  if (asked > kLimit) throw bad_usage("context {}: at most {} tokens", asked, kLimit);
+  return asked > 0 ? asked : std::min(model.context_train, kLimit);
+}
+
+}  // namespace
+
+Runtime::Runtime(const RuntimeConfig& config)
+    : config_(with_defaults(config)),
+      kernels_(make_kernel_table(choose_cpu_tier())),
+      pool_(std::max(config_.threads, config_.threads_batch)),
+      context_{pool_, kernels_, config_.mode},
+      file_(GgufFile::open(resolve_model_path(config_.model_path).value()).value()) {
+  const double start = now_seconds();
+  const ModelConfig model = read_model_config(file_);
+  max_context_ = choose_context(config_.context, model);
+  tokenizer_ = Tokenizer::create(file_.metadata()).value();
+  if (tokenizer_->vocab_size() != model.vocab) {
+    throw bad_model("tokenizer.ggml.tokens: {} tokens, but token_embd.weight has {} rows",
+                    tokenizer_->vocab_size(), model.vocab);
+  }
+  LoadOptions load;
+  load.context = max_context_;
+  load.max_rows = config_.max_rows;
+  load.progress = config_.progress;
+  load.progress_user = config_.progress_user;
+  model_ = load_model(context_, file_, load);
+
+  KvConfig kv;
+  kv.kv_layers = model.kv_layers;
+  kv.kv_heads = model.kv_heads;
+  kv.head_dim = model.head_dim;
+  kv.key_codec = config_.key_codec;
+  kv.value_codec = config_.value_codec;
+  kv.page_slots = config_.page_slots;
+  kv.max_slots = max_context_ * config_.max_seqs;
+  kv_ = std::make_unique<KvCache>(kv);
+  load_seconds_ = now_seconds() - start;
+}
+
+Status Runtime::step(const Batch& batch, Outputs& outputs) noexcept {
+  if (Status begun = kv_->begin_step(batch); !begun) return begun;
+  pool_.set_active(batch.rows.size() == 1 ? config_.threads : config_.threads_batch);
+  model_->forward(context_, batch, kv_->access(), outputs);
+  kv_->end_step();
+  return {};
+}
+
+int64_t peak_rss_bytes() {
+  std::ifstream file("/proc/self/status");
+  std::string key;
+  while (file >> key) {
+    if (key == "VmHWM:") {
+      int64_t kib = 0;
+      file >> kib;
+      return kib * 1024;
+    }
+    file.ignore(1 << 20, '\n');
+  }
+  return 0;
+}
+
+}  // namespace mete
