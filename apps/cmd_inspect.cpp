@@ -1,5 +1,4 @@
 // mete inspect: what a model file holds, and what this CPU would run it with.
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cctype>
 #include <cmath>
@@ -7,8 +6,9 @@
 #include <map>
 #include <nlohmann/json.hpp>
 
+#include "apps/args.h"
+#include "apps/commands.h"
 #include "base/cpu.h"
-#include "commands.h"
 #include "format/gguf.h"
 #include "format/hub_cache.h"
 #include "quant/pack.h"
@@ -202,34 +202,25 @@ void print_model(const GgufFile& file, const InspectOptions& options) {
 }
 
 /// False if help was printed.
-bool parse(std::vector<std::string> args, InspectOptions* options) {
-  CLI::App app("Prints what a model file holds.", "mete inspect");
+/// Exit code if the command is over, else -1.
+int read_options(const std::vector<std::string>& args, InspectOptions* options) {
+  CLI::App app("What a model file holds.", "inspect");
   app.add_option("FILE,-m,--model", options->model,
                  "GGUF file, or org/name[:file] in the Hugging Face hub cache");
-  app.add_flag("--json", options->json, "One JSON object");
-  app.add_flag("--full", options->full, "Whole arrays and strings");
+  app.add_flag("--json", options->json, "one JSON object");
+  app.add_flag("--full", options->full, "whole arrays and strings");
   app.add_flag("--print-cpu", options->print_cpu, "CPU tiers, what they need, and the one that would run");
-  std::reverse(args.begin(), args.end());  // CLI11 takes words from the back
-  try {
-    app.parse(std::move(args));
-  } catch (const CLI::CallForHelp&) {
-    fmt::print("{}", app.help());
-    return false;
-  } catch (const CLI::ParseError& error) {
-    throw bad_usage("inspect: {}", error.what());
-  }
-  if (options->model.empty() && !options->print_cpu)
-    throw bad_usage("inspect: no FILE given, expected a GGUF file");
-  if (options->model.empty() && options->full)
-    throw bad_usage("inspect: --full has no effect without a FILE");
-  return true;
+  if (const int code = parse(app, args); code >= 0) return code;
+  if (options->model.empty() && !options->print_cpu) throw bad_usage("no FILE given, expected a GGUF file");
+  if (options->model.empty() && options->full) throw bad_usage("--full has no effect without a FILE");
+  return -1;
 }
 
 }  // namespace
 
-int cmd_inspect(std::vector<std::string> args) {
+int cmd_inspect(const std::vector<std::string>& args) {
   InspectOptions options;
-  if (!parse(std::move(args), &options)) return 0;
+  if (const int code = read_options(args, &options); code >= 0) return code;
   Json out = Json::object();
   if (!options.model.empty()) {
     const GgufFile file = GgufFile::open(resolve_model_path(options.model).value()).value();

@@ -1,5 +1,5 @@
-// The commands behind the one binary. Each takes the words after its name, writes to stdout, and returns the
-// exit code or throws Error (main prints its message and exits with its code).
+// The commands of the `mete` binary. Each takes the words after its name and returns the exit code; an Error
+// that it throws is printed by main.
 #pragma once
 
 #include <string>
@@ -7,6 +7,10 @@
 
 namespace mete {
 
-int cmd_inspect(std::vector<std::string> args);
+int cmd_bench(const std::vector<std::string>& args);
+int cmd_eval(const std::vector<std::string>& args);
+int cmd_inspect(const std::vector<std::string>& args);
+int cmd_run(const std::vector<std::string>& args);
+int cmd_tokenize(const std::vector<std::string>& args);
 
 }  // namespace mete

@@ -1,0 +1,48 @@
+// Command lines with llama.cpp's spellings, and the options that several commands share.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <string>
+#include <vector>
+
+#include "engine/runtime.h"
+#include "request/sampling.h"
+
+namespace mete {
+
+/// Replaces llama.cpp's one-dash long names (-tb, -ctk, ...) by their long forms, which CLI11 can register.
+std::vector<std::string> expand_short_names(const std::vector<std::string>& args);
+
+/// Parses `args` (without the program name). Returns an exit code if the command is over (help: 0, bad usage:
+/// 2, after printing what was wrong), else -1.
+int parse(CLI::App& app, const std::vector<std::string>& args);
+
+/// -m, -t, -tb, -c, -b, -ub, -ctk, -ctv.
+struct ModelOptions {
+  std::string model;
+  int threads = 0, threads_batch = 0;
+  int64_t context = 0, batch = 2048, ubatch = 512;
+  std::string cache_k = "f16", cache_v = "f16";
+
+  void add_to(CLI::App& app, bool with_context = true);
+  /// Throws Error(kUsage) for values that cannot be.
+  RuntimeConfig config() const;
+};
+
+/// -s, --temp, --top-k, ... with llama.cpp's names and defaults.
+struct SamplingOptions {
+  SamplingParams params;
+  int64_t seed = 0;
+  std::vector<std::string> logit_bias;
+  std::vector<std::string> dry_breakers;
+  std::string samplers;
+
+  void add_to(CLI::App& app);
+  /// Throws Error(kUsage). A random seed (-s -1) is printed on stderr.
+  SamplingParams finish() const;
+};
+
+/// Whole file as bytes; throws Error(kRuntime) naming it.
+std::string read_text_file(const std::string& path);
+
+}  // namespace mete

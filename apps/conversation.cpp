@@ -1,0 +1,46 @@
+#include "apps/conversation.h"
+
+#include "apps/args.h"
+
+namespace mete {
+
+std::optional<ChatTemplate> find_chat_template(const GgufMetadata& metadata, const std::string& option,
+                                               const std::string& file) {
+  std::string source;
+  if (!file.empty()) {
+    source = read_text_file(file);
+  } else if (!option.empty()) {
+    const std::optional<std::string_view> builtin = builtin_chat_template(option);
+    source = builtin ? std::string(*builtin) : option;
+  } else {
+    source = metadata.string_or("tokenizer.chat_template", "").value();
+    if (source.empty()) return std::nullopt;
+  }
+  return ChatTemplate::parse(std::move(source)).value();
+}
+
+std::vector<int32_t> encode_raw(const Tokenizer& tokenizer, std::string_view text) {
+  std::vector<int32_t> ids;
+  if (tokenizer.add_bos()) ids.push_back(tokenizer.bos());
+  tokenizer.encode(text, false, ids);
+  if (tokenizer.add_eos()) ids.push_back(tokenizer.eos());
+  return ids;
+}
+
+std::vector<int32_t> encode_chat(const Tokenizer& tokenizer, const ChatTemplate& chat_template,
+                                 const std::vector<ChatMessage>& messages) {
+  const auto spelling = [&](int32_t id) { return id >= 0 ? tokenizer.text(id) : std::string_view(); };
+  const std::vector<PromptSpan> spans =
+      chat_template.render_chat_spans(messages, true, spelling(tokenizer.bos()), spelling(tokenizer.eos()))
+          .value();
+  std::vector<TextRun> runs;
+  for (const PromptSpan& span : spans) runs.push_back({span.text, !span.from_input});
+  std::vector<int32_t> ids;
+  tokenizer.encode(runs, ids);
+  // Templates write the beginning-of-sequence token themselves, or leave it to the tokenizer's setting.
+  if (tokenizer.add_bos() && (ids.empty() || ids[0] != tokenizer.bos()))
+    ids.insert(ids.begin(), tokenizer.bos());
+  return ids;
+}
+
+}  // namespace mete
