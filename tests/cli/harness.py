@@ -9,7 +9,6 @@ import unittest
 BINARY = os.environ.get("METE_BINARY", "build/release/mete")
 MODELS = pathlib.Path(os.environ.get("METE_MODEL_DIR", pathlib.Path.home() / ".cache/mete/models"))
 SMOLLM2 = MODELS / "SmolLM2-135M-Instruct.Q4_1.gguf"
-TINY = pathlib.Path(__file__).resolve().parent.parent / "golden" / "models"
 
 
 def mete(*args, stdin=None, env=None, timeout=300):
@@ -27,8 +26,8 @@ def mete_json(*args, **kwargs):
 
 
 def tiny_model():
-    """A committed random-weight model with a tokenizer, for whatever needs no sense in the text."""
-    return sorted(TINY.glob("*.gguf"))[0]
+    """A random-weight model with a tokenizer, written by the build (tests/CMakeLists.txt)."""
+    return os.environ.get("METE_TINY_MODEL", "build/release/tests/tiny.gguf")
 
 
 needs_smollm2 = unittest.skipUnless(SMOLLM2.exists(), f"{SMOLLM2.name} is not in the model folder")
