@@ -1,13 +1,18 @@
 // 256-bit vectors for gemm_q32_tiles.h: a panel of 16 lanes is two vectors. Included inside a tier's
 // namespace; __AVXVNNI__ chooses the integer product.
 
+#if defined(__AVXVNNI__)
+constexpr bool kVnni = true;
+#else
+constexpr bool kVnni = false;
+#endif
 using Int = __m256i;
 using Float = __m256;
 using Mask = __m256i;
 constexpr int kLanes = 8;
 constexpr int kVectors = 2;      // vectors per panel
 constexpr int kTileVectors = 2;  // vectors per prefill tile: one panel
-constexpr int kTileTokens = 3;
+constexpr int kTileTokens = kVnni ? 6 : 4;
 constexpr int kDirectTokens = 2;
 
 static inline Int load(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
@@ -73,10 +78,7 @@ static inline void store_out(float* p, Mask mask, Float x) {
 }
 
 #if defined(__AVXVNNI__)
-constexpr bool kVnni = true;
 static inline Int dot4(Int acc, Int w, Int a) { return _mm256_dpbusd_avx_epi32(acc, w, a); }
-#else
-constexpr bool kVnni = false;
 #endif
 static inline Int maddubs(Int w, Int a) { return _mm256_maddubs_epi16(w, a); }
 static inline Int add16(Int a, Int b) { return _mm256_add_epi16(a, b); }

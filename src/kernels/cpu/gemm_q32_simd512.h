@@ -1,6 +1,11 @@
 // 512-bit vectors for gemm_q32_tiles.h: one vector is a whole panel of 16 lanes. Included inside a tier's
 // namespace; __AVX512VNNI__ chooses the integer product.
 
+#if defined(__AVX512VNNI__)
+constexpr bool kVnni = true;
+#else
+constexpr bool kVnni = false;
+#endif
 using Int = __m512i;
 using Float = __m512;
 using Mask = __mmask16;
@@ -8,7 +13,7 @@ constexpr int kLanes = 16;
 constexpr int kVectors = 1;      // vectors per panel
 constexpr int kTileVectors = 2;  // vectors per prefill tile: two panels
 constexpr int kTileTokens = 5;
-constexpr int kDirectTokens = 5;
+constexpr int kDirectTokens = 7;
 
 static inline Int load(const void* p) { return _mm512_loadu_si512(p); }
 static inline void store(void* p, Int x) { _mm512_storeu_si512(p, x); }
@@ -73,10 +78,7 @@ static inline void store_out(float* p, Mask mask, Float x) {
 }
 
 #if defined(__AVX512VNNI__)
-constexpr bool kVnni = true;
 static inline Int dot4(Int acc, Int w, Int a) { return _mm512_dpbusd_epi32(acc, w, a); }
-#else
-constexpr bool kVnni = false;
 #endif
 static inline Int maddubs(Int w, Int a) { return _mm512_maddubs_epi16(w, a); }
 static inline Int add16(Int a, Int b) { return _mm512_add_epi16(a, b); }
