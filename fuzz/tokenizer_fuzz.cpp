@@ -1,49 +1,21 @@
 // Any bytes through small tokenizers of each sort. Invariants: ids in range, no special token from user text,
 // the pieces give the text back, streaming equals decoding at once.
 #include <cstdlib>
-#include <cstring>
 #include <memory>
 
 #include "text/detokenizer.h"
 #include "text/tokenizer_vocab.h"
 #include "text/utf8.h"
+#include "tokenizer_metadata.h"
 
 namespace mete {
 namespace {
 
+using fuzz::Metadata;
+
 void require(bool holds) {
   if (!holds) std::abort();
 }
-
-class Metadata {
- public:
-  void text(const std::string& key, const std::string& value) { put(key, {value}, GgufValueType::kString); }
-  void texts(const std::string& key, std::vector<std::string> values) {
-    put(key, std::move(values), GgufValueType::kArray);
-  }
-  template <typename T>
-  void numbers(const std::string& key, std::vector<T> values, GgufValueType element) {
-    auto owner = std::make_shared<std::vector<T>>(std::move(values));
-    GgufValue value{};
-    value.type = GgufValueType::kArray;
-    value.element = element;
-    value.count = owner->size();
-    value.bytes = {reinterpret_cast<const uint8_t*>(owner->data()), owner->size() * sizeof(T)};
-    metadata.set(key, std::move(value), owner);
-  }
-  GgufMetadata metadata;
-
- private:
-  void put(const std::string& key, std::vector<std::string> values, GgufValueType type) {
-    auto owner = std::make_shared<std::vector<std::string>>(std::move(values));
-    GgufValue value{};
-    value.type = type;
-    value.element = GgufValueType::kString;
-    value.count = owner->size();
-    value.strings.assign(owner->begin(), owner->end());
-    metadata.set(key, std::move(value), owner);
-  }
-};
 
 std::unique_ptr<Tokenizer> make_bpe(const char* pre) {
   std::vector<std::string> tokens, merges;

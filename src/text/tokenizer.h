@@ -31,9 +31,10 @@ class Tokenizer {
 
   /// Appends the ids of `text`; adds no begin or end token by itself. `special`: the spelling of a special
   /// token in `text` becomes its id (template output only). Otherwise (user text) only user-defined tokens
-  /// that are not special are recognised, and no special token can result. Bytes that are not valid UTF-8 are
-  /// encoded one by one. Bytes for which the vocabulary has no token at all are left out, as the reference
-  /// tokenizers do. Throws Error(kUsage) for 1 GiB of text or more.
+  /// that are not special are recognised, and no special token can result (but for unk(), where a
+  /// SentencePiece vocabulary has no token for a byte). Bytes that are not valid UTF-8 are encoded one by
+  /// one. Bytes for which the vocabulary has no token at all are left out, as the reference tokenizers do.
+  /// Throws Error(kUsage) for 1 GiB of text or more.
   void encode(std::string_view text, bool special, std::vector<int32_t>& ids) const;
   /// As encode() of the concatenated text, but a special token is recognised only where its whole spelling
   /// lies in consecutive runs with `special`. Borders of runs are not borders of words.

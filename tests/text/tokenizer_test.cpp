@@ -5,6 +5,7 @@
 
 #include <random>
 #include <set>
+#include <thread>
 
 #include "text/bpe_merge.h"
 #include "text/pretokenizer.h"
@@ -288,6 +289,20 @@ std::vector<std::string> long_words(size_t size) {
     out.push_back(text + "x");
   }
   return out;
+}
+
+TEST(Tokenizer, ServesSeveralThreadsAtOnce) {
+  Small small;
+  small.merge("a", "b"), small.merge("ab", "ab"), small.add("<y>", kUserDefined);
+  const auto t = small.make("qwen2");
+  std::string text;
+  for (int i = 0; i < 2000; ++i) text += "abab it's " + std::to_string(i) + "<y>\n";
+  const Ids want = t->encode(text, false);
+  std::vector<Ids> got(3);
+  std::vector<std::thread> threads;
+  for (Ids& ids : got) threads.emplace_back([&] { t->encode(text, false, ids); });
+  for (std::thread& thread : threads) thread.join();
+  for (const Ids& ids : got) EXPECT_EQ(ids, want);
 }
 
 void expect_all_bytes(const Tokenizer& t, const std::string& text) {
