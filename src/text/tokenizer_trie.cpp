@@ -1,5 +1,7 @@
 #include "text/tokenizer_trie.h"
 
+#include <algorithm>
+
 namespace mete {
 
 void TokenTrie::add(std::string_view text, int32_t id, bool special) {
@@ -30,6 +32,8 @@ void TokenTrie::add(std::string_view text, int32_t id, bool special) {
 
 TokenTrie::Match TokenTrie::find(std::string_view text, size_t from,
                                  std::span<const ByteRange> ranges) const {
+  const auto over = [from](const ByteRange& range) { return range.end <= from; };
+  ranges = {std::partition_point(ranges.begin(), ranges.end(), over), ranges.end()};
   for (size_t begin = from; begin < text.size(); ++begin) {
     while (!ranges.empty() && ranges.front().end <= begin) ranges = ranges.subspan(1);
     const bool special = !ranges.empty() && ranges.front().begin <= begin;
