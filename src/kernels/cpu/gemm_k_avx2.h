@@ -35,6 +35,11 @@ struct Avx2Ops {
   static Int load_i8(const uint8_t* p) {
     return {_mm256_cvtepi8_epi32(bytes8(p)), _mm256_cvtepi8_epi32(bytes8(p + 8))};
   }
+  static void store_i8(uint8_t* p, Int a) {  // values that fit int8
+    const __m256i words = _mm256_permute4x64_epi64(_mm256_packs_epi32(a.lo, a.hi), 0xd8);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p),
+                     _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1)));
+  }
   static Int load_u16(const uint8_t* p) {
     return {_mm256_cvtepu16_epi32(bytes16(p)), _mm256_cvtepu16_epi32(bytes16(p + 16))};
   }

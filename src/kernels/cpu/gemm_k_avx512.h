@@ -19,6 +19,9 @@ struct Avx512Ops {
   static __m256i bytes32(const uint8_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
   static Int load_u8(const uint8_t* p) { return _mm512_cvtepu8_epi32(bytes16(p)); }
   static Int load_i8(const uint8_t* p) { return _mm512_cvtepi8_epi32(bytes16(p)); }
+  static void store_i8(uint8_t* p, Int a) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(a));
+  }
   static Int load_u16(const uint8_t* p) { return _mm512_cvtepu16_epi32(bytes32(p)); }
   static Int and_(Int a, Int b) { return _mm512_and_si512(a, b); }
   static Int or_(Int a, Int b) { return _mm512_or_si512(a, b); }

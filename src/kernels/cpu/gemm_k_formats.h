@@ -5,7 +5,8 @@
 // Each format says how a super-block's body unpacks. Its 256 elements are kSubs sub-blocks of equal size,
 // each with its integer scale. Unpacking goes in kChunks x kSteps calls of load(), each giving kParts vectors
 // of unsigned weights; part n of step i of chunk c is the group of elements k(c, i, n) .. +3. A chunk covers
-// kParts / kShare whole sub-blocks. A weight is (unsigned weight - kZero).
+// kParts / kShare whole sub-blocks. A weight is (unsigned weight - kZero). scales() gives int8 [kSubs][16],
+// in `to` (256 bytes) or in place; mins() writes uint8 [kSubs][16].
 #pragma once
 
 #include <stdint.h>
@@ -30,25 +31,18 @@ struct RunsOf16 {
 template <typename S>
 struct SixBitScales {
   using Int = typename S::Int;
-  static Int byte(const uint8_t* body, int i) { return S::load_u8(body + 64 + 16 * i); }
-  static void scales(const uint8_t* body, Int s[8]) {
-    const Int low6 = S::set(63), low4 = S::set(15), high2 = S::set(0x30);
-    for (int j = 0; j < 4; ++j) {
-      const Int a = byte(body, j);
-      s[j] = S::and_(a, low6);
-      s[j + 4] = S::or_(S::and_(byte(body, j + 8), low4), S::and_(S::template srl32<2>(a), high2));
-    }
+  static const uint8_t* scales(const uint8_t* body, uint8_t* to) {
+    const Int a = S::load(body + 64), c = S::load(body + 192);
+    S::store(to, S::and_(a, S::set(0x3f3f3f3f)));
+    S::store(to + 64,
+             S::or_(S::and_(c, S::set(0x0f0f0f0f)), S::and_(S::template srl16<2>(a), S::set(0x30303030))));
+    return to;
   }
-  /// Pairs (minimum 2i, minimum 2i + 1) as two int16 in a lane.
-  static void mins(const uint8_t* body, Int m[4]) {
-    const Int low6 = S::set(63), high2 = S::set(0x30);
-    Int all[8];
-    for (int j = 0; j < 4; ++j) {
-      const Int a = byte(body, j + 4);
-      all[j] = S::and_(a, low6);
-      all[j + 4] = S::or_(S::template srl32<4>(byte(body, j + 8)), S::and_(S::template srl32<2>(a), high2));
-    }
-    for (int i = 0; i < 4; ++i) m[i] = S::or_(all[2 * i], S::template sll32<16>(all[2 * i + 1]));
+  static void mins(const uint8_t* body, uint8_t* to) {
+    const Int b = S::load(body + 128), c = S::load(body + 192);
+    S::store(to, S::and_(b, S::set(0x3f3f3f3f)));
+    S::store(to + 64, S::or_(S::and_(S::template srl16<4>(c), S::set(0x0f0f0f0f)),
+                             S::and_(S::template srl16<2>(b), S::set(0x30303030))));
   }
 };
 
@@ -98,9 +92,7 @@ struct FormatQ6K : RunsOf16 {
     w[2] = S::or_(S::and_(S::template srl16<4>(l0), low), S::and_(h, high));
     w[3] = S::or_(S::and_(S::template srl16<4>(l1), low), S::and_(S::template srl16<2>(h), high));
   }
-  static void scales(const uint8_t* body, Int s[16]) {
-    for (int j = 0; j < 16; ++j) s[j] = S::load_i8(body + 16 * j);
-  }
+  static const uint8_t* scales(const uint8_t* body, uint8_t*) { return body; }
   static Float d(const uint8_t*, const uint8_t* tail) { return S::load_half(tail); }
 };
 
@@ -118,13 +110,16 @@ struct FormatQ3K : RunsOf16 {
     w[2] = S::or_(S::and_(S::template srl16<4>(q), low), S::and_(h, bit2));
     w[3] = S::or_(S::and_(S::template srl16<6>(q), low), S::and_(S::template srl16<1>(h), bit2));
   }
-  static Int raw_scale(const uint8_t* body, int j) {  // 0..63
-    const Int low = S::load_u8(body + 16 * (j & 7)), high = S::load_u8(body + 128 + 16 * (j & 3));
-    const Int nibble = j < 8 ? S::and_(low, S::set(15)) : S::template srl32<4>(low);
-    return S::or_(nibble, S::template sll32<4>(S::and_(S::srl16_by(high, 2 * (j >> 2)), S::set(3))));
-  }
-  static void scales(const uint8_t* body, Int s[16]) {
-    for (int j = 0; j < 16; ++j) s[j] = S::sub(raw_scale(body, j), S::set(32));
+  static const uint8_t* scales(const uint8_t* body, uint8_t* to) {
+    const Int l0 = S::load(body), l1 = S::load(body + 64), h = S::load(body + 128);
+    const Int low = S::set(0x0f0f0f0f), two = S::set(0x30303030);
+    const Int minus32 = S::set(static_cast<int32_t>(0xe0e0e0e0u));
+    S::store(to, S::add8(minus32, S::or_(S::and_(l0, low), S::and_(S::template sll16<4>(h), two))));
+    S::store(to + 64, S::add8(minus32, S::or_(S::and_(l1, low), S::and_(S::template sll16<2>(h), two))));
+    S::store(to + 128, S::add8(minus32, S::or_(S::and_(S::template srl16<4>(l0), low), S::and_(h, two))));
+    S::store(to + 192, S::add8(minus32, S::or_(S::and_(S::template srl16<4>(l1), low),
+                                               S::and_(S::template srl16<2>(h), two))));
+    return to;
   }
   /// Folded: u = 128 - (q - 4) * s = q * -s + (4 * s + 128), in 4..252 for s in -32..31, so all in bytes
   /// modulo 256. dot = 128 * sum(a) - sum(u * a).
@@ -154,13 +149,13 @@ struct FormatQ2K : RunsOf16 {
     w[2] = S::and_(S::template srl16<4>(q), low);
     w[3] = S::and_(S::template srl16<6>(q), low);
   }
-  static void scales(const uint8_t* body, Int s[16]) {
-    for (int j = 0; j < 16; ++j) s[j] = S::and_(S::load_u8(body + 16 * j), S::set(15));
+  static const uint8_t* scales(const uint8_t* body, uint8_t* to) {
+    for (int i = 0; i < 256; i += 64) S::store(to + i, S::and_(S::load(body + i), S::set(0x0f0f0f0f)));
+    return to;
   }
-  static void mins(const uint8_t* body, Int m[8]) {
-    for (int i = 0; i < 8; ++i)
-      m[i] = S::or_(S::template srl32<4>(S::load_u8(body + 32 * i)),
-                    S::template sll32<16>(S::template srl32<4>(S::load_u8(body + 32 * i + 16))));
+  static void mins(const uint8_t* body, uint8_t* to) {
+    for (int i = 0; i < 256; i += 64)
+      S::store(to + i, S::and_(S::template srl16<4>(S::load(body + i)), S::set(0x0f0f0f0f)));
   }
   /// Folded: u = q * s <= 45: no carry leaves a byte.
   static constexpr int kFoldedZero = 0;
@@ -187,14 +182,15 @@ struct FormatIQ4XS {
     w[0] = S::lookup(table, S::and_(q, low));
     w[1] = S::lookup(table, S::and_(S::template srl16<4>(q), low));
   }
-  static void scales(const uint8_t* body, Int s[8]) {
+  static const uint8_t* scales(const uint8_t* body, uint8_t* to) {
     const Int high = S::load_u16(body + 32);
     for (int j = 0; j < 8; ++j) {
       const Int low = S::load_u8(body + 64 + 16 * (j >> 1));
       const Int nibble = (j & 1) != 0 ? S::template srl32<4>(low) : S::and_(low, S::set(15));
       const Int two = S::and_(S::srl16_by(high, 2 * j), S::set(3));
-      s[j] = S::sub(S::or_(nibble, S::template sll32<4>(two)), S::set(32));
+      S::store_i8(to + 16 * j, S::sub(S::or_(nibble, S::template sll32<4>(two)), S::set(32)));
     }
+    return to;
   }
   static Float d(const uint8_t* body, const uint8_t*) { return S::load_half(body); }
 };

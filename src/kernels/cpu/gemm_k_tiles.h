@@ -117,8 +117,8 @@ struct KGemm {
     for (int t = 0; t < T; ++t) acc[t] = S::zero_float();
     for (int64_t b = 0; b < blocks; ++b) {
       const uint8_t* body = panel + b * F::kBody;
-      alignas(64) uint8_t scales[64 * kSubs], mins[64 * kPairs];
-      unpack_scales(body, scales, mins);
+      alignas(64) uint8_t buffer[256];
+      const uint8_t* scales = F::scales(body, buffer);
       Sums sums[T];
       Int isum[T];
       METE_UNROLL
@@ -126,6 +126,7 @@ struct KGemm {
         read_sums(acts.sums_at(t, b), false, &sums[t]);
         isum[t] = S::zero();
       }
+      METE_UNROLL
       for (int c = 0; c < F::kChunks; ++c) {
         Int inner[kLocal][T];
         METE_UNROLL
@@ -150,16 +151,20 @@ struct KGemm {
         prefetch(body + kAhead, c);
         METE_UNROLL
         for (int j = 0; j < kLocal; ++j) {
-          const Int scale = S::load(scales + 64 * F::sub(c, j * F::kShare));
+          const Int scale = S::load_i8(scales + 16 * F::sub(c, j * F::kShare));
           METE_UNROLL
           for (int t = 0; t < T; ++t) isum[t] = S::add(isum[t], S::mul(inner[j][t], scale));
         }
       }
       const Float d = F::d(body, tail(panel, blocks, b));
       METE_UNROLL
-      for (int t = 0; t < T; ++t) {
-        acc[t] = add_block(acc[t], d, acts.d_at(t, b), isum[t]);
-        if constexpr (F::kMin) acc[t] = subtract_mins(acc[t], F::dmin(body), acts.d_at(t, b), mins, sums[t]);
+      for (int t = 0; t < T; ++t) acc[t] = add_block(acc[t], d, acts.d_at(t, b), isum[t]);
+      if constexpr (F::kMin) {
+        alignas(64) uint8_t mins[64 * kPairs];
+        unpack_mins(body, mins);
+        METE_UNROLL
+        for (int t = 0; t < T; ++t)
+          acc[t] = subtract_mins(acc[t], F::dmin(body), acts.d_at(t, b), mins, sums[t]);
       }
     }
     const int lanes = lanes_of(g, p);
@@ -185,23 +190,22 @@ struct KGemm {
     return left < kRows ? static_cast<int>(left) : kRows;
   }
 
-  static void unpack_scales(const uint8_t* body, uint8_t* scales, uint8_t* mins) {
-    Int s[kSubs];
-    F::scales(body, s);
+  static void unpack_mins(const uint8_t* body, uint8_t* pairs) {
+    alignas(64) uint8_t bytes[256];
+    F::mins(body, bytes);
     METE_UNROLL
-    for (int j = 0; j < kSubs; ++j) S::store(scales + 64 * j, s[j]);
-    if constexpr (F::kMin) {
-      Int m[kPairs];
-      F::mins(body, m);
-      METE_UNROLL
-      for (int i = 0; i < kPairs; ++i) S::store(mins + 64 * i, m[i]);
-    }
+    for (int i = 0; i < kPairs; ++i)
+      S::store(pairs + 64 * i,
+               S::or_(S::load_u8(bytes + 32 * i), S::template sll32<16>(S::load_u8(bytes + 32 * i + 16))));
   }
 
   /// Super-block b of a panel into `to` (kUnpacked bytes); asks for the one at `next` meanwhile.
   static void unpack(const uint8_t* panel, int64_t blocks, int64_t b, const uint8_t* next, uint8_t* to) {
     const uint8_t* body = panel + b * F::kBody;
-    unpack_scales(body, to + kScales, to + kMins);
+    alignas(64) uint8_t buffer[256];
+    const uint8_t* scales = F::scales(body, buffer);
+    for (int j = 0; j < kSubs; ++j) S::store(to + kScales + 64 * j, S::load_i8(scales + 16 * j));
+    if constexpr (F::kMin) unpack_mins(body, to + kMins);
     for (int c = 0; c < F::kChunks; ++c) {
       prefetch(next, c);
       for (int i = 0; i < F::kSteps; ++i) {
