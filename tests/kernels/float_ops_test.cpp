@@ -94,6 +94,15 @@ TEST(FloatOps, EveryTierGivesTheBitsOfGenericOverTheWholeRangeOfExpAndTanh) {
   }
 }
 
+// Ties compilers and machines together: a change of this number is a change of every model's bits.
+TEST(FloatOps, TheBitsAreThoseOfEveryCompiler) {
+  uint64_t hash = 0xcbf29ce484222325u;  // FNV-1a
+  for (float x : run_all(floats_of(supported_tiers().back()), 1023, 3.0f)) {
+    hash = (hash ^ std::bit_cast<uint32_t>(x)) * 0x100000001b3u;
+  }
+  EXPECT_EQ(hash, 10046967436939100760u);
+}
+
 /// Distance of `got` from `want` in units of the last place of float at `want`.
 double ulps(float got, double want) {
   const float nearest = static_cast<float>(want);
