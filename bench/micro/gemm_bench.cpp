@@ -1,4 +1,4 @@
-// Matmul of the 32-block weight types, one thread. Every iteration also runs a loop of the limit that it is
+// Matmul of the quantised weight types, one thread. Every iteration also runs a loop of the limit that it is
 // compared with, so that both see the same machine: `share` is best kernel rate / best limit rate, where the
 // limit is int8 products in registers (many tokens) or plain reads of the same panels (one token).
 //   bench_micro --benchmark_filter='gemm/Q4_0/avx512_vnni'
@@ -89,7 +89,9 @@ struct Problem {
       source[i] = static_cast<uint8_t>(random_bits(1, i, Purpose::kTest));
     const size_t block = static_cast<size_t>(info(type).bytes);
     for (size_t i = 0; i < source.size(); i += block) {
-      if (type == DType::kMXFP4)
+      if (info(type).block == 256)
+        for (size_t j = i; j < i + block; ++j) source[j] &= 0xbb;  // no float16 is NaN or infinite
+      else if (type == DType::kMXFP4)
         source[i] = 120;
       else
         source[i + 1] = 0x2c,
@@ -102,7 +104,10 @@ struct Problem {
     std::vector<float> x(static_cast<size_t>(k));
     for (size_t i = 0; i < x.size(); ++i) x[i] = static_cast<float>(random_unit(2, i, Purpose::kTest)) - 0.5f;
     for (int64_t t = 0; t < m; ++t)
-      table.quantize_q8_32(x.data(), k, acts.data() + static_cast<size_t>(t) * stride());
+      quantise(table)(x.data(), k, acts.data() + static_cast<size_t>(t) * stride());
+  }
+  QuantizeActivationFn quantise(const KernelTable& table) const {
+    return activation_kind(type) == ActivationKind::kQ8_256 ? table.quantize_q8_256 : table.quantize_q8_32;
   }
   size_t stride() const { return activation_row_bytes(activation_kind(type), cols); }
   void run(const KernelTable& table) {
@@ -115,6 +120,7 @@ struct Problem {
 void bench_gemm(benchmark::State& state, DType type, CpuTier tier, int64_t m, int64_t n, int64_t k) {
   KernelTable table{};
   fill_gemm_q32(tier, table);
+  fill_gemm_k(tier, table);
   Problem problem(table, type, m, n, k);
   const double ops = 2.0 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k);
   double kernel = 1e30, limit = 1e30, limit_ops = 0;
@@ -137,8 +143,9 @@ void bench_gemm(benchmark::State& state, DType type, CpuTier tier, int64_t m, in
 
 /// One token against a matrix far larger than the caches; 512 tokens against typical sizes.
 const bool registered = [] {
-  for (DType type : {DType::kQ4_0, DType::kQ4_1, DType::kQ5_0, DType::kQ5_1, DType::kQ8_0, DType::kIQ4_NL,
-                     DType::kMXFP4}) {
+  for (DType type :
+       {DType::kQ4_0, DType::kQ4_1, DType::kQ5_0, DType::kQ5_1, DType::kQ8_0, DType::kIQ4_NL, DType::kMXFP4,
+        DType::kQ2_K, DType::kQ3_K, DType::kQ4_K, DType::kQ5_K, DType::kQ6_K, DType::kIQ4_XS}) {
     for (CpuTier tier : supported_tiers()) {
       if (tier == CpuTier::kGeneric || tier == CpuTier::kAvx512Bf16) continue;
       const auto add = [&](int64_t m, int64_t n, int64_t k) {
@@ -148,7 +155,8 @@ const bool registered = [] {
             ->Unit(benchmark::kMillisecond);
       };
       add(1, 131072, 2048);
-      for (int64_t k : {576, 1536, 8960}) add(512, 1536, k);
+      for (int64_t k : {576, 1536, 8960})
+        if (k % info(type).block == 0) add(512, 1536, k);
     }
   }
   return true;
