@@ -45,9 +45,10 @@ uint32_t load_u32(const uint8_t* p) {
 void spread_bits(const uint8_t* row, uint8_t* panel) {
   const uint32_t bits = load_u32(row);
   for (int j = 0; j < 4; ++j) {
-    uint32_t byte = 0;
-    for (int g = 0; g < 8; ++g) byte |= ((bits >> (4 * g + j)) & 1u) << g;
-    panel[j] = static_cast<uint8_t>(byte);
+    uint32_t byte = (bits >> j) & 0x11111111u;  // every fourth bit, squeezed together in three steps
+    byte = (byte | byte >> 3) & 0x03030303u;
+    byte = (byte | byte >> 6) & 0x000f000fu;
+    panel[j] = static_cast<uint8_t>(byte | byte >> 12);
   }
 }
 

@@ -44,11 +44,16 @@ class Machine {
   KvCache& kv() { return *kv_; }
   int64_t vocab() const { return model_->config().vocab; }
 
-  /// One step; returns [wanted][vocab].
-  std::vector<float> step(const Batch& batch) {
+  /// One step; returns [wanted][vocab], and fills taps [tap_layers][rows][d_model].
+  std::vector<float> step(const Batch& batch, std::vector<float>* taps = nullptr) {
     std::vector<float> logits(batch.logits_rows.size() * static_cast<size_t>(vocab()));
     Outputs outputs;
     outputs.logits = logits.data();
+    if (taps != nullptr) {
+      taps->resize(batch.tap_layers.size() * batch.rows.size() *
+                   static_cast<size_t>(model_->config().d_model));
+      outputs.taps = taps->data();
+    }
     kv_->begin_step(batch).or_throw();
     model_->forward(context_, batch, kv_->access(), outputs);
     kv_->end_step();

@@ -2,10 +2,12 @@
 // codec rounds away. One sequence, appended rows, causal by batch order.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <span>
 #include <vector>
 
+#include "ops/context.h"
 #include "request/batch.h"
 #include "request/kv_access.h"
 
@@ -29,15 +31,17 @@ class FloatKv final : public KvAccess {
     l.v.insert(l.v.end(), v, v + floats);
   }
 
-  void attend(Context&, int layer, const float* q, const AttentionParams& params,
+  void attend(Context& ctx, int layer, const float* q, const AttentionParams& params,
               float* out) noexcept override {
     const Layer& l = layers_[static_cast<size_t>(layer)];
-    for (size_t row = committed_; row < positions_.size(); ++row) {
-      for (int64_t head = 0; head < params.heads; ++head) {
-        const int64_t offset = (static_cast<int64_t>(row - committed_) * params.heads + head) * head_dim_;
-        attend_one(l, row, head / (params.heads / kv_heads_), q + offset, params, out + offset);
+    const auto rows = static_cast<int64_t>(positions_.size() - committed_);
+    ctx.pool.parallel_for(rows * params.heads, 1, [&](int64_t begin, int64_t end, int) {
+      for (int64_t i = begin; i < end; ++i) {
+        const size_t row = committed_ + static_cast<size_t>(i / params.heads);
+        const int64_t kv_head = i % params.heads / (params.heads / kv_heads_);
+        attend_one(l, row, kv_head, q + i * head_dim_, params, out + i * head_dim_);
       }
-    }
+    });
   }
 
  private:
@@ -48,7 +52,8 @@ class FloatKv final : public KvAccess {
   void attend_one(const Layer& l, size_t row, int64_t kv_head, const float* q, const AttentionParams& params,
                   float* out) const {
     std::vector<double> weights(row + 1, 0.0), sum(static_cast<size_t>(head_dim_), 0.0);
-    double total = 0;
+    std::vector<double> scores(row + 1, -INFINITY);
+    double total = 0, max = -INFINITY;
     for (size_t slot = 0; slot <= row; ++slot) {
       if (params.window > 0 && positions_[slot] <= positions_[row] - params.window) continue;
       const float* k = l.k.data() + (static_cast<int64_t>(slot) * kv_heads_ + kv_head) * head_dim_;
@@ -56,7 +61,11 @@ class FloatKv final : public KvAccess {
       for (int64_t i = 0; i < head_dim_; ++i) score += static_cast<double>(q[i]) * k[i];
       score *= params.scale;
       if (params.softcap > 0) score = params.softcap * std::tanh(score / params.softcap);
-      weights[slot] = std::exp(score);
+      scores[slot] = score;
+      max = std::max(max, score);
+    }
+    for (size_t slot = 0; slot <= row; ++slot) {
+      weights[slot] = std::exp(scores[slot] - max);
       total += weights[slot];
     }
     for (size_t slot = 0; slot <= row; ++slot) {
