@@ -11,7 +11,8 @@
 #include "base/cpu.h"
 #include "format/gguf.h"
 #include "format/hub_cache.h"
-#include "quant/pack.h"
+#include "models/model.h"
+#include "quant/activation.h"
 
 namespace mete {
 namespace {
@@ -27,6 +28,11 @@ struct InspectOptions {
   uint64_t shown_elements(uint64_t count) const { return full ? count : std::min<uint64_t>(count, 8); }
 };
 
+template <typename... Args>
+void add(std::string& out, fmt::format_string<Args...> format, Args&&... args) {
+  out += fmt::format(format, std::forward<Args>(args)...);
+}
+
 struct TypeTotal {
   int64_t tensors = 0, elements = 0;
   uint64_t bytes = 0;
@@ -35,7 +41,7 @@ struct TypeTotal {
 struct Totals {
   std::map<DType, TypeTotal> types;
   int64_t elements = 0;
-  uint64_t bytes = 0, packed_bytes = 0;
+  uint64_t bytes = 0;
 };
 
 Totals add_up(const GgufFile& file) {
@@ -48,9 +54,6 @@ Totals add_up(const GgufFile& file) {
     type.bytes += t.bytes;
     totals.elements += elements;
     totals.bytes += t.bytes;
-    // Vectors (norms, biases) stay rows of float32; matrices become panels.
-    const uint64_t panels = static_cast<uint64_t>(panel_count(t.rows())) * panel_bytes(t.type, t.cols());
-    totals.packed_bytes += t.n_dims == 1 ? static_cast<uint64_t>(elements) * sizeof(float) : panels;
   }
   return totals;
 }
@@ -136,16 +139,61 @@ Json cpu_json() {
           {"tiers", tiers}};
 }
 
-void print_cpu() {
+std::string cpu_text() {
+  std::string out;
   const CpuTier chosen = choose_cpu_tier();  // may throw: before anything is printed
-  fmt::print("cpu          {}\n", cpu_model_name());
-  fmt::print("usable cpus  {}\n", usable_cpus());
-  fmt::print("tier         {}\n\n", name(chosen));
-  fmt::print("{:<12}  {:<9}  {}\n", "tier", "runs here", "needs");
+  add(out, "cpu          {}\n", cpu_model_name());
+  add(out, "usable cpus  {}\n", usable_cpus());
+  add(out, "tier         {}\n\n", name(chosen));
+  add(out, "{:<12}  {:<9}  {}\n", "tier", "runs here", "needs");
   for (int i = 0; i < kCpuTierCount; ++i) {
     const CpuTier tier = static_cast<CpuTier>(i);
-    fmt::print("{:<12}  {:<9}  {}\n", name(tier), supported(tier) ? "yes" : "no", required_features(tier));
+    add(out, "{:<12}  {:<9}  {}\n", name(tier), supported(tier) ? "yes" : "no", required_features(tier));
   }
+  return out;
+}
+
+const char* activation_text(DType type) {
+  switch (activation_kind(type)) {
+    case ActivationKind::kQ8_32:
+      return "int8, blocks of 32";
+    case ActivationKind::kQ8_256:
+      return "int8, blocks of 256";
+    default:
+      return "float32";
+  }
+}
+
+/// What the engine would do with the model, or why it cannot run it.
+Json engine_json(const GgufFile& file, const Totals& totals) {
+  ModelConfig c;
+  try {
+    c = read_model_config(file);
+  } catch (const Error& error) {
+    return {{"runs", false}, {"reason", error.message()}};
+  }
+  const int64_t windowed = std::count_if(c.windows.begin(), c.windows.end(), [](int32_t w) { return w > 0; });
+  const int32_t window = c.windows.empty() ? 0 : *std::max_element(c.windows.begin(), c.windows.end());
+  Json activations = Json::object();
+  for (const auto& [type, total] : totals.types) activations[name(type)] = activation_text(type);
+  return {{"runs", true},
+          {"architecture", c.arch},
+          {"cpu_tier", name(choose_cpu_tier())},
+          {"layers", c.layers},
+          {"d_model", c.d_model},
+          {"ffn", c.ffn},
+          {"heads", c.heads},
+          {"kv_heads", c.kv_heads},
+          {"head_dim", c.head_dim},
+          {"vocab", c.vocab},
+          {"context_train", c.context_train},
+          {"windowed_layers", windowed},
+          {"window", window},
+          {"weight_bytes", c.weight_bytes},
+          {"weight_bytes_read_per_token", c.bytes_per_token},
+          {"macs_per_token", c.macs_per_token + c.macs_per_logits},
+          {"kv_bytes_per_token_f16", c.kv_layers * c.kv_heads * c.head_dim * 2 * 2},
+          {"activations", activations}};
 }
 
 double bits_per_weight(const TypeTotal& total) {
@@ -154,9 +202,12 @@ double bits_per_weight(const TypeTotal& total) {
 
 Json model_json(const GgufFile& file, const InspectOptions& options) {
   const Totals totals = add_up(file);
-  Json out{{"paths", file.paths()},           {"version", file.version()},
-           {"file_bytes", file.file_bytes()}, {"parameters", totals.elements},
-           {"tensor_bytes", totals.bytes},    {"packed_bytes", totals.packed_bytes}};
+  Json out{{"paths", file.paths()},
+           {"version", file.version()},
+           {"file_bytes", file.file_bytes()},
+           {"parameters", totals.elements},
+           {"tensor_bytes", totals.bytes}};
+  out["engine"] = engine_json(file, totals);
   Json& metadata = out["metadata"] = Json::object();
   for (const auto& [key, value] : file.metadata().all()) metadata[key] = value_json(value, options);
   Json& types = out["types"] = Json::array();
@@ -179,26 +230,34 @@ Json model_json(const GgufFile& file, const InspectOptions& options) {
   return out;
 }
 
-void print_model(const GgufFile& file, const InspectOptions& options) {
+std::string model_text(const GgufFile& file, const InspectOptions& options) {
+  std::string out;
   const Totals totals = add_up(file);
-  for (const std::string& path : file.paths()) fmt::print("file          {}\n", path);
-  fmt::print("format        GGUF v{}, {} bytes\n", file.version(), file.file_bytes());
-  fmt::print("parameters    {}\n", totals.elements);
-  fmt::print("tensor bytes  {} ({} packed in memory)\n", totals.bytes, totals.packed_bytes);
+  for (const std::string& path : file.paths()) add(out, "file          {}\n", path);
+  add(out, "format        GGUF v{}, {} bytes\n", file.version(), file.file_bytes());
+  add(out, "parameters    {}\n", totals.elements);
+  add(out, "tensor bytes  {}\n", totals.bytes);
 
-  fmt::print("\nmetadata ({})\n", file.metadata().all().size());
+  add(out, "\nmetadata ({})\n", file.metadata().all().size());
   for (const auto& [key, value] : file.metadata().all()) {
-    fmt::print("  {:<42}  {:<14}  {}\n", key, type_text(value), value_text(value, options));
+    add(out, "  {:<42}  {:<14}  {}\n", key, type_text(value), value_text(value, options));
   }
-  fmt::print("\ntensors ({})\n", file.tensors().size());
+  add(out, "\ntensors ({})\n", file.tensors().size());
   for (const GgufTensor& t : file.tensors()) {
-    fmt::print("  {:<42}  {:<8}  {:>12}  {}\n", t.name, name(t.type), t.bytes, shape_json(t).dump());
+    add(out, "  {:<42}  {:<8}  {:>12}  {}\n", t.name, name(t.type), t.bytes, shape_json(t).dump());
   }
-  fmt::print("\n  {:<8}  {:>8}  {:>14}  {:>14}  {:>8}\n", "type", "tensors", "elements", "bytes", "bits");
+  add(out, "\n  {:<8}  {:>8}  {:>14}  {:>14}  {:>8}\n", "type", "tensors", "elements", "bytes", "bits");
   for (const auto& [type, total] : totals.types) {
-    fmt::print("  {:<8}  {:>8}  {:>14}  {:>14}  {:>8.4f}\n", name(type), total.tensors, total.elements,
-               total.bytes, bits_per_weight(total));
+    add(out, "  {:<8}  {:>8}  {:>14}  {:>14}  {:>8.4f}\n", name(type), total.tensors, total.elements,
+        total.bytes, bits_per_weight(total));
   }
+  const Json engine = engine_json(file, totals);
+  add(out, "\nengine\n");
+  for (const auto& [key, value] : engine.items()) {
+    add(out, "  {:<28}  {}\n", key,
+        value.is_string() ? quoted(value.get<std::string>(), true) : value.dump());
+  }
+  return out;
 }
 
 /// False if help was printed.
@@ -221,20 +280,19 @@ int read_options(const std::vector<std::string>& args, InspectOptions* options) 
 int cmd_inspect(const std::vector<std::string>& args) {
   InspectOptions options;
   if (const int code = read_options(args, &options); code >= 0) return code;
-  Json out = Json::object();
+  Json json = Json::object();
+  std::string text;
   if (!options.model.empty()) {
     const GgufFile file = GgufFile::open(resolve_model_path(options.model).value()).value();
-    if (options.json) out = model_json(file, options);
-    if (!options.json) print_model(file, options);
+    if (options.json) json = model_json(file, options);
+    if (!options.json) text = model_text(file, options);
   }
-  if (options.print_cpu && options.json) out["cpu"] = cpu_json();
-  if (options.print_cpu && !options.json) {
-    if (!options.model.empty()) fmt::print("\n");
-    print_cpu();
-  }
+  if (options.print_cpu && options.json) json["cpu"] = cpu_json();
+  if (options.print_cpu && !options.json) text += (text.empty() ? "" : "\n") + cpu_text();
   // Tokens need not be valid UTF-8; JSON must be.
-  if (options.json) fmt::print("{}\n", out.dump(2, ' ', false, Json::error_handler_t::replace));
-  return 0;
+  if (options.json) text = json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
+  const bool written = std::fwrite(text.data(), 1, text.size(), stdout) == text.size();
+  return written && std::fflush(stdout) == 0 ? 0 : 1;
 }
 
 }  // namespace mete

@@ -58,6 +58,9 @@ int main(int argc, char** argv) {
     } catch (const std::bad_alloc&) {
       std::fprintf(stderr, "mete %s: out of memory\n", command.name);
       return 1;
+    } catch (const std::exception& error) {  // fmt::print on a closed pipe or a full disk
+      std::fprintf(stderr, "mete %s: %s\n", command.name, error.what());
+      return 1;
     }
   }
   std::fprintf(stderr, "mete: unknown command '%s' (mete --help lists them)\n", args[0].c_str());
