@@ -165,9 +165,12 @@ void run_test(Runtime& runtime, Feeder& feeder, Test& test, const BenchOptions& 
     test.seconds.push_back(now_seconds() - start);
     progress.update(++done, total);
   }
-  ThreadPool pool(test.threads);
-  test.limits = measure_machine_limits(pool, size_t{256} << 20);
   test.peak_rss = peak_rss_bytes();
+  {
+    ThreadPool pool(test.threads);
+    test.limits = measure_machine_limits(pool, size_t{256} << 20);
+  }
+  reset_peak_rss();  // the measurement's own buffer is not the model's
 }
 
 /// What a test moved and computed per second, and its share of the machine's limits measured beside it.

@@ -67,4 +67,7 @@ class Runtime {
 /// Peak resident set of this process in bytes (VmHWM).
 int64_t peak_rss_bytes();
 
+/// Starts peak_rss_bytes() anew from what is resident now; false if the system does not allow it.
+bool reset_peak_rss();
+
 }  // namespace mete
