@@ -35,6 +35,22 @@ void print_help(FILE* out) {
       out);
 }
 
+/// A message may quote strings of an untrusted file: control characters are escaped, so that it stays one
+/// line and no terminal obeys it.
+std::string one_line(const char* message) {
+  constexpr char kHex[] = "0123456789abcdef";
+  std::string out;
+  for (const char* c = message; *c != '\0'; ++c) {
+    const unsigned byte = static_cast<unsigned char>(*c);
+    if (byte >= 0x20 && byte != 0x7f) {
+      out += *c;
+    } else {
+      out += {'\\', 'x', kHex[byte >> 4], kHex[byte & 15]};
+    }
+  }
+  return out;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -53,13 +69,13 @@ int main(int argc, char** argv) {
     try {
       return command.run({args.begin() + 1, args.end()});
     } catch (const mete::Error& error) {
-      std::fprintf(stderr, "mete %s: %s\n", command.name, error.what());
+      std::fprintf(stderr, "mete %s: %s\n", command.name, one_line(error.what()).c_str());
       return error.exit_code();
     } catch (const std::bad_alloc&) {
       std::fprintf(stderr, "mete %s: out of memory\n", command.name);
       return 1;
     } catch (const std::exception& error) {  // fmt::print on a closed pipe or a full disk
-      std::fprintf(stderr, "mete %s: %s\n", command.name, error.what());
+      std::fprintf(stderr, "mete %s: %s\n", command.name, one_line(error.what()).c_str());
       return 1;
     }
   }

@@ -93,6 +93,13 @@ class Inspect(unittest.TestCase):
         self.assertIn("llama.", engine["reason"])
         self.assertIn(b"runs                          false", self.run_mete(self.path).stdout)
 
+    def test_a_hostile_string_in_a_message_stays_one_line(self):
+        self.path.write_bytes(model().replace(string("llama"), string("l\nm\x1ba")))
+        done = subprocess.run([BINARY, "run", "-m", str(self.path), "-p", "x"], capture_output=True)
+        self.assertEqual((done.returncode, done.stdout), (3, b""), done.stderr)
+        self.assertEqual(done.stderr.count(b"\n"), 1, done.stderr)
+        self.assertIn(b"l\\x0am\\x1ba", done.stderr)
+
     @needs_smollm2
     def test_engine_section_of_a_real_model(self):
         engine = json.loads(self.run_mete("--json", SMOLLM2).stdout)["engine"]
