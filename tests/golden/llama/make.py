@@ -6,13 +6,17 @@
 One JSON file per model: greedy continuations (64 ids) of ten prompts, given as ids, with the margin of every step
 (log-probability of the best token minus that of the second, in nats; end-of-generation tokens do not stop), and
 perplexity with llama-perplexity's windows and scoring. An engine that rounds differently agrees until the first step
-with a small margin. Needs numpy and the llama.cpp binding (see tools/llama_peer.py); about a minute per model.
+with a small margin. How sure the file itself is, without the rounding of activations to 8 bits, says float_margin: the
+same text through llama.cpp on a float32 copy of the file; log-probability of the chosen token minus that of the best
+other one, negative where the copy would choose another. Needs numpy, gguf and the llama.cpp binding (see
+tools/llama_peer.py); a few minutes per model, and --scratch with room for the float32 copy.
 """
 import argparse
 import hashlib
 import json
 import os
 import sys
+import tempfile
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "..", "..", "..", "tools"))
@@ -61,6 +65,35 @@ def greedy(peer, prompt):
         row = peer.decode([best], 0)[0]
 
 
+def float_margins(peer, prompt, ids):
+    """Per step, the chosen token's log-probability minus that of the best other token."""
+    peer.clear()
+    rows = peer.decode(prompt + ids[:-1], len(prompt) - 1)
+    margins = []
+    for row, chosen in zip(rows, ids):
+        others = np.delete(row, chosen)
+        margins.append(round(float(row[chosen] - others.max()), 4))
+    return margins
+
+
+def write_float_copy(path, out):
+    """The same model with every tensor in float32."""
+    import gguf
+    reader = gguf.GGUFReader(path)
+    writer = gguf.GGUFWriter(out, reader.fields["general.architecture"].contents())
+    for key, field in reader.fields.items():
+        if key.startswith("GGUF.") or key == "general.architecture":
+            continue
+        sub_type = field.types[1] if len(field.types) > 1 else None
+        writer.add_key_value(key, field.contents(), field.types[0], sub_type)
+    for tensor in reader.tensors:
+        writer.add_tensor(tensor.name, gguf.quants.dequantize(tensor.data, tensor.tensor_type).astype(np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
 def perplexity(peer, text):
     """Perplexity, its standard error, and the mean negative log-likelihood of each window."""
     windows = text_windows(peer, text, WINDOW, CHUNKS)
@@ -73,6 +106,15 @@ def perplexity(peer, text):
     ppl = np.exp(values.mean())
     error = ppl * np.sqrt((np.mean(values ** 2) - values.mean() ** 2) / (values.size - 1))
     return round(float(ppl), 5), round(float(error), 5), [round(float(n.mean()), 6) for n in nll]
+
+
+def add_float_margins(path, data, threads, scratch):
+    with tempfile.TemporaryDirectory(dir=scratch) as folder:
+        copy = os.path.join(folder, "float.gguf")
+        write_float_copy(path, copy)
+        peer = LlamaPeer(copy, 2048, threads)
+        for prompt in data["prompts"]:
+            prompt["float_margin"] = float_margins(peer, prompt["tokens"], prompt["continuation"])
 
 
 def golden(path, text_path, threads):
@@ -105,10 +147,13 @@ def main():
     parser.add_argument("names", nargs="*", metavar="NAME", help="default: all of " + ", ".join(MODELS))
     parser.add_argument("--models", required=True, metavar="DIR")
     parser.add_argument("--text", required=True, metavar="FILE")
+    parser.add_argument("--scratch", metavar="DIR", help="for the float32 copy; default: the temporary folder")
     parser.add_argument("-t", "--threads", type=int, default=2)
     arguments = parser.parse_args()
     for name in arguments.names or MODELS:
-        data = golden(os.path.join(arguments.models, MODELS[name]), arguments.text, arguments.threads)
+        path = os.path.join(arguments.models, MODELS[name])
+        data = golden(path, arguments.text, arguments.threads)
+        add_float_margins(path, data, arguments.threads, arguments.scratch)
         write(os.path.join(HERE, name + ".json"), data)
         p = data["perplexity"]
         print(f"{name}: perplexity {p['ppl']:.4f} +- {p['ppl_se']:.4f}", flush=True)
