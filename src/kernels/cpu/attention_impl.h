@@ -18,10 +18,10 @@ namespace {
 
 constexpr int64_t kScoreStride = kSplitKeys + 16;  // not a power of two: rows of scores use different sets
 
-/// Register block for R query vectors: T key tiles in scores, C value chunks of 16 in sums.
+/// Key tiles, and value chunks of 16 elements, of a register block of query vectors.
 #if defined(__AVX512F__)
 constexpr int kBlock = 12;
-constexpr int tiles_for(int vectors) { return vectors <= 6 ? 4 : 2; }
+constexpr int tiles_for(int vectors) { return vectors <= 7 ? 4 : vectors == 8 ? 3 : 2; }
 #elif defined(__AVX2__)
 constexpr int kBlock = 6;
 constexpr int tiles_for(int vectors) { return vectors <= 2 ? 2 : 1; }
@@ -287,6 +287,10 @@ void split_kernel(const SplitArgs& a) noexcept {
   for (int64_t first = 0; first < a.vectors;) {
     const int64_t left = a.vectors - first;
 #if defined(__AVX512F__)
+    if (a.key_type != KvType::kF32 && left > 8) {  // stored tiles: more of them at once hides their latency
+      attend_block<6>(a, first), first += 6;
+      continue;
+    }
     if (left >= 12) {
       attend_block<12>(a, first), first += 12;
       continue;
