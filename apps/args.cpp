@@ -5,6 +5,8 @@
 #include <iterator>
 #include <random>
 
+#include "sample/order.h"
+
 namespace mete {
 namespace {
 
@@ -17,43 +19,6 @@ constexpr ShortName kShortNames[] = {
     {"-ctv", "--cache-type-v"},       {"-sys", "--system-prompt"},       {"-cnv", "--conversation"},
     {"-no-cnv", "--no-conversation"}, {"-sysf", "--system-prompt-file"}, {"-pg", "--prompt-gen"},
 };
-
-struct StageName {
-  const char* name;
-  SamplerStage stage;
-};
-constexpr StageName kStageNames[] = {
-    {"penalties", SamplerStage::kPenalties},
-    {"dry", SamplerStage::kDry},
-    {"top_n_sigma", SamplerStage::kTopNSigma},
-    {"top_k", SamplerStage::kTopK},
-    {"typ_p", SamplerStage::kTypicalP},
-    {"top_p", SamplerStage::kTopP},
-    {"min_p", SamplerStage::kMinP},
-    {"xtc", SamplerStage::kXtc},
-    {"temperature", SamplerStage::kTemperature},
-};
-
-std::vector<SamplerStage> parse_stages(const std::string& text) {
-  std::vector<SamplerStage> stages;
-  size_t begin = 0;
-  while (begin <= text.size()) {
-    const size_t end = std::min(text.find(';', begin), text.size());
-    const std::string word = text.substr(begin, end - begin);
-    const StageName* found = nullptr;
-    for (const StageName& s : kStageNames) {
-      if (word == s.name) found = &s;
-    }
-    if (found == nullptr) {
-      std::string names;
-      for (const StageName& s : kStageNames) names += std::string(names.empty() ? "" : ";") + s.name;
-      throw bad_usage("--samplers: found '{}', expected names out of {}", word, names);
-    }
-    stages.push_back(found->stage);
-    begin = end + 1;
-  }
-  return stages;
-}
 
 /// "TOKEN+BIAS" or "TOKEN-BIAS", as llama.cpp writes it; "-inf" bans the token.
 std::pair<int32_t, float> parse_logit_bias(const std::string& text) {
@@ -191,7 +156,7 @@ SamplingParams SamplingOptions::finish() const {
       if (b != "none") out.dry_sequence_breakers.push_back(b);
     }
   }
-  if (!samplers.empty()) out.order = parse_stages(samplers);
+  if (!samplers.empty()) out.order = parse_sampler_order(samplers).value();
   return out;
 }
 

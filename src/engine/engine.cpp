@@ -84,6 +84,7 @@ Result<SeqId> Engine::submit(const Request& request, std::optional<SeqId> reuse)
     seq->id = runtime_.kv().create();
   }
   seq->tokens = request.prompt;
+  seq->sampler.reserve(static_cast<size_t>(runtime_.max_context()) + 1);
   for (const int32_t token : request.prompt) seq->sampler.accept(token);
   seq->ledger.prompt_tokens = length;
   seq->ledger.prefill_tokens = length - seq->cached;

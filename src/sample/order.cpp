@@ -36,7 +36,7 @@ std::string plain(std::string_view name) {
 
 Status add(std::vector<SamplerStage>* order, SamplerStage stage) {
   if (std::find(order->begin(), order->end(), stage) != order->end()) {
-    return bad_usage("samplers: found '{}' twice, expected each stage once", sampler_stage_name(stage));
+    return bad_usage("--samplers: found '{}' twice, expected each stage once", sampler_stage_name(stage));
   }
   order->push_back(stage);
   return {};
@@ -63,7 +63,7 @@ Result<std::vector<SamplerStage>> parse_sampler_order(std::string_view names) {
     const Name* hit = std::find_if(std::begin(kNames), std::end(kNames),
                                    [&](const Name& name) { return plain(name.name) == wanted; });
     if (hit == std::end(kNames))
-      return bad_usage("samplers: found '{}', expected names of {}", found, kExpected);
+      return bad_usage("--samplers: found '{}', expected names of {}", found, kExpected);
     if (const Status status = add(&order, hit->stage); !status) return status.error();
   }
   return order;
@@ -75,7 +75,7 @@ Result<std::vector<SamplerStage>> parse_sampler_letters(std::string_view letters
     const Name* hit = std::find_if(std::begin(kNames), std::end(kNames),
                                    [&](const Name& name) { return name.letter == letter; });
     if (hit == std::end(kNames))
-      return bad_usage("sampler sequence: found '{}', expected letters of edskypmxt", letter);
+      return bad_usage("--sampler-seq: found '{}', expected letters of edskypmxt", letter);
     if (const Status status = add(&order, hit->stage); !status) return status.error();
   }
   return order;
