@@ -143,7 +143,12 @@ SeqId KvCache::create() {
   s.live = true;
   s.length = s.step_begin = s.dense = 0;
   s.positions.clear();
+  s.positions.reserve(static_cast<size_t>(config_.max_slots));  // steps allocate nothing
   s.lists.resize(static_cast<size_t>(config_.kv_layers * config_.kv_heads));
+  for (PageList& list : s.lists) {
+    list.pages.reserve(
+        static_cast<size_t>((config_.max_slots + config_.page_slots - 1) / config_.page_slots));
+  }
   return static_cast<SeqId>(i);
 }
 

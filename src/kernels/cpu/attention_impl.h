@@ -392,23 +392,20 @@ float finish_kernel(const float* o, float m, float l, int64_t n, float* out) noe
 /// d and the 32 quants of a block: d = half(amax / 127), q = nearest even of x * (127 / amax). A block with a
 /// NaN or an infinity has d = NaN and q = 0, so that all of it reads back as NaN.
 inline uint16_t quantise_block(const float* x, int8_t* q) {
-  float amax = 0.0f;
-  bool finite = true;
-  for (int i = 0; i < 32; ++i) {
-    const float magnitude = __builtin_fabsf(x[i]);
-    finite = finite && magnitude <= 3.4028234663852886e38f;
-    amax = magnitude > amax ? magnitude : amax;
+  const F16 a = load(x), b = load(x + 16);
+  const float amax = max_lanes(max(abs(a), abs(b)));
+  const float nothing = sum_lanes(add(mul(a, zero()), mul(b, zero())));  // NaN unless all are finite
+  const float inverse = 127.0f / amax;
+  if (nothing != 0.0f || !(inverse <= 3.4028234663852886e38f)) {
+    memset(q, 0, 32);
+    return nothing != 0.0f ? uint16_t{0x7e00} : float_to_half(amax / 127.0f);
   }
-  const float inverse = finite && amax > 0.0f ? 127.0f / amax : 0.0f;
-  for (int i = 0; i < 32; ++i) {
-    float r = 0.0f;
-    if (inverse > 0.0f && inverse <= 3.4028234663852886e38f) {
-      r = (x[i] * inverse + 0x1.8p23f) - 0x1.8p23f;
-      r = r > 127.0f ? 127.0f : r < -127.0f ? -127.0f : r;
-    }
-    q[i] = static_cast<int8_t>(static_cast<int>(r));
+  const F16 magic = set1(0x1.8p23f), top = set1(127.0f), factor = set1(inverse);
+  for (int i = 0; i < 2; ++i) {
+    const F16 r = sub(add(mul(i == 0 ? a : b, factor), magic), magic);
+    store_int8(q + i * 16, min(max(r, sub(zero(), top)), top));
   }
-  return finite ? float_to_half(amax / 127.0f) : uint16_t{0x7e00};
+  return float_to_half(amax / 127.0f);
 }
 
 /// `width` (1 .. 16) floats to half or bfloat16; zeros beyond.

@@ -106,6 +106,9 @@ inline F16 load_bfloat(const uint8_t* p) {
 inline F16 load_int8(const uint8_t* p) {
   return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))))};
 }
+inline void store_int8(int8_t* p, F16 a) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(a.v)));
+}
 inline __m256 low(F16 a) { return _mm512_castps512_ps256(a.v); }
 inline __m256 high(F16 a) { return _mm512_extractf32x8_ps(a.v, 1); }
 
@@ -203,6 +206,12 @@ inline F16 load_int8(const uint8_t* p) {
   return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(x)),
           _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_unpackhi_epi64(x, x)))};
 }
+inline void store_int8(int8_t* p, F16 x) {
+  const __m256i words =
+      _mm256_permute4x64_epi64(_mm256_packs_epi32(_mm256_cvtps_epi32(x.a), _mm256_cvtps_epi32(x.b)), 0xd8);
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p),
+                   _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1)));
+}
 inline __m256 low(F16 x) { return x.a; }
 inline __m256 high(F16 x) { return x.b; }
 
@@ -277,6 +286,9 @@ inline void store_half(uint16_t* p, const F16& a) {
 inline F16 load_bfloat(const uint8_t* p) {
   METE_LANES(bits_to_float(static_cast<uint32_t>(load_u16(p + 2 * i)) << 16));
 }
+inline void store_int8(int8_t* p, const F16& a) {
+  for (int i = 0; i < 16; ++i) p[i] = static_cast<int8_t>(static_cast<int>(a.v[i]));
+}
 inline F16 load_int8(const uint8_t* p) { METE_LANES(static_cast<float>(static_cast<int8_t>(p[i]))); }
 
 #undef METE_LANES
@@ -285,7 +297,8 @@ inline F16 load_int8(const uint8_t* p) { METE_LANES(static_cast<float>(static_ca
 // Meanings that need a word: max(a, b) is a > b ? a : b and min(a, b) is a < b ? a : b, so a NaN in either
 // gives b; copy_sign wants a magnitude >= 0; scale_pow2(p, n) is p * 2^n rounded once, n an integer in
 // [-160, 160], p in [0.5, 2]; load_twice(p, n) gives lanes p0 p0 p1 p1 ... for n <= 8; fma_sub_add subtracts
-// c in even lanes and adds it in odd ones; *_first(p, n) touch only the first n elements, 0 <= n <= 16.
+// c in even lanes and adds it in odd ones; store_int8 wants integers in [-128, 127]; *_first(p, n) touch only
+// the first n elements, 0 <= n <= 16.
 
 /// Fixed tree over the lanes: l += l + 8, then + 4, + 2, + 1.
 #if defined(__AVX2__)
