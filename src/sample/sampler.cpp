@@ -16,17 +16,24 @@ constexpr float kMasked = -std::numeric_limits<float>::infinity();
 
 }  // namespace
 
-int32_t argmax(std::span<const float> logits, int64_t* nans) {
-  size_t best = 0;
-  float highest = kMasked;
-  for (size_t i = 0; i < logits.size(); ++i) {
-    if (logits[i] > highest) {
-      highest = logits[i];
-      best = i;
-    }
-    *nans += std::isnan(logits[i]) ? 1 : 0;
+int64_t count_nans(std::span<const float> logits) {
+  int32_t count = 0;
+  for (const float logit : logits) count += logit != logit ? 1 : 0;
+  return count;
+}
+
+int32_t argmax(std::span<const float> logits) {
+  constexpr size_t kLanes = 16;  // independent maxima, so that the loop needs no reordering to run in SIMD
+  float lanes[kLanes];
+  std::fill_n(lanes, kLanes, kMasked);
+  size_t i = 0;
+  for (; i + kLanes <= logits.size(); i += kLanes) {
+    for (size_t k = 0; k < kLanes; ++k) lanes[k] = logits[i + k] > lanes[k] ? logits[i + k] : lanes[k];
   }
-  return static_cast<int32_t>(best);
+  float highest = *std::max_element(lanes, lanes + kLanes);
+  for (; i < logits.size(); ++i) highest = logits[i] > highest ? logits[i] : highest;
+  if (highest == kMasked) return 0;
+  return static_cast<int32_t>(std::find(logits.begin(), logits.end(), highest) - logits.begin());
 }
 
 Sampler::Sampler(const SamplingParams& params, const Tokenizer* tokenizer, int32_t vocab)
@@ -103,9 +110,9 @@ bool Sampler::plain_greedy() const {
 }
 
 void Sampler::load(std::span<const float> logits) {
+  report_.nan_logits = count_nans(logits);
   list_.items.resize(logits.size());
   for (size_t i = 0; i < logits.size(); ++i) {
-    report_.nan_logits += std::isnan(logits[i]) ? 1 : 0;
     list_.items[i] = {static_cast<int32_t>(i), bounded_logit(logits[i]), 0.0};
   }
   list_.sorted = false;
@@ -113,17 +120,26 @@ void Sampler::load(std::span<const float> logits) {
 
 /// The k best of the row without a list of all: a heap with the worst of the best at its front.
 void Sampler::load_top_k(std::span<const float> logits, size_t k) {
+  constexpr size_t kBlock = 16;  // skipped whole where nothing is above the worst of the best
+  report_.nan_logits = count_nans(logits);
   auto& best = list_.items;
   best.clear();
-  for (size_t i = 0; i < logits.size(); ++i) {
-    report_.nan_logits += std::isnan(logits[i]) ? 1 : 0;
-    const Candidate candidate{static_cast<int32_t>(i), bounded_logit(logits[i]), 0.0};
-    if (best.size() < k) {
+  for (size_t begin = 0; begin < logits.size(); begin += kBlock) {
+    const size_t end = std::min(begin + kBlock, logits.size());
+    if (best.size() == k) {
+      const float bound = best.front().logit;
+      int above = 0;
+      for (size_t i = begin; i < end; ++i) above |= logits[i] > bound ? 1 : 0;
+      if (above == 0) continue;
+    }
+    for (size_t i = begin; i < end; ++i) {
+      const Candidate candidate{static_cast<int32_t>(i), bounded_logit(logits[i]), 0.0};
+      if (best.size() == k) {
+        if (!(candidate.logit > best.front().logit)) continue;
+        std::pop_heap(best.begin(), best.end(), ranks_before);
+        best.pop_back();
+      }
       best.push_back(candidate);
-      std::push_heap(best.begin(), best.end(), ranks_before);
-    } else if (candidate.logit > best.front().logit) {
-      std::pop_heap(best.begin(), best.end(), ranks_before);
-      best.back() = candidate;
       std::push_heap(best.begin(), best.end(), ranks_before);
     }
   }
@@ -184,8 +200,7 @@ std::span<const Candidate> Sampler::process(std::span<const float> logits, uint6
   if (params_.temperature <= 0.0f) apply_top_k(&list_, 1);
   if (!softmax(&list_)) {
     report_.all_masked = true;
-    int64_t nans = 0;
-    list_.items.assign(1, {argmax(logits, &nans), 0.0f, 1.0});
+    list_.items.assign(1, {argmax(logits), 0.0f, 1.0});
   }
   return list_.items;
 }
@@ -193,8 +208,8 @@ std::span<const Candidate> Sampler::process(std::span<const float> logits, uint6
 int32_t Sampler::sample(std::span<const float> logits, uint64_t position) {
   if (plain_greedy() && params_.mirostat == 0) {
     METE_CHECK(logits.size() == static_cast<size_t>(vocab_));
-    report_ = {};
-    const int32_t best = argmax(logits, &report_.nan_logits);
+    report_ = {.nan_logits = count_nans(logits), .all_masked = false};
+    const int32_t best = argmax(logits);
     report_.all_masked = !(logits[static_cast<size_t>(best)] > kMasked);
     return best;
   }

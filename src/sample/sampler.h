@@ -73,7 +73,8 @@ class Sampler {
   std::vector<double> past_mu_;  // before each accepted token
 };
 
-/// Index of the highest value, ties to the lowest index, NaN never; 0 if there is none. Adds NaNs to `nans`.
-int32_t argmax(std::span<const float> logits, int64_t* nans);
+/// Index of the highest value, ties to the lowest index, NaN never; 0 if there is none.
+int32_t argmax(std::span<const float> logits);
+int64_t count_nans(std::span<const float> logits);
 
 }  // namespace mete

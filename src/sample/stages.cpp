@@ -86,13 +86,27 @@ void apply_top_k(Candidates* list, int32_t k) {
 
 void apply_top_p(Candidates* list, float p, int32_t min_keep) {
   if (p >= 1.0f || list->size() == 0) return;
-  sort(list);
   if (!softmax(list)) return;
+  auto& items = list->items;
+  // Most rows reach p within a few hundred candidates: sort no more than needed.
   double sum = 0.0;
-  for (size_t i = 0; i < list->size(); ++i) {
-    sum += list->items[i].p;
-    if (sum >= p && i + 1 >= static_cast<size_t>(min_keep)) return keep_first(list, i + 1);
+  size_t done = 0;
+  for (size_t ready = list->sorted ? items.size() : std::min<size_t>(256, items.size());;
+       ready = items.size()) {
+    if (!list->sorted) {
+      const auto middle = items.begin() + static_cast<std::ptrdiff_t>(ready);
+      std::partial_sort(items.begin() + static_cast<std::ptrdiff_t>(done), middle, items.end(), ranks_before);
+    }
+    for (; done < ready; ++done) {
+      sum += items[done].p;
+      if (!(sum >= p && done + 1 >= static_cast<size_t>(min_keep))) continue;
+      keep_first(list, done + 1);
+      list->sorted = true;
+      return;
+    }
+    if (ready == items.size()) break;
   }
+  list->sorted = true;
 }
 
 void apply_min_p(Candidates* list, float p, int32_t min_keep) {

@@ -154,6 +154,19 @@ TEST(Sampler, GreedyTakesTheHighestAndTheLowestIdOfEquals) {
   EXPECT_EQ(biased.sample(std::vector<float>{1, 7, 3, 7, 2}, 0), 4);
 }
 
+TEST(Sampler, ArgmaxForEveryLengthAndPlace) {
+  for (size_t size = 1; size <= 70; ++size) {
+    for (size_t at = 0; at < size; ++at) {
+      std::vector<float> row(size, -1.0f);
+      row[at] = 2.0f;
+      if (at + 3 < size) row[at + 3] = 2.0f;
+      if (at > 0) row[at - 1] = std::nanf("");
+      EXPECT_EQ(argmax(row), static_cast<int32_t>(at));
+      EXPECT_EQ(count_nans(row), at > 0 ? 1 : 0);
+    }
+  }
+}
+
 TEST(Sampler, DrawsFollowTheProcessedDistribution) {
   const auto logits = random_logits(5);
   SamplingParams params;  // defaults
