@@ -3,6 +3,7 @@
 #pragma once
 
 #include <array>
+#include <bit>
 #include <cmath>
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -60,6 +61,7 @@ inline void set_metadata(GgufWriter& writer, const std::string& key, const nlohm
   const nlohmann::json& value = typed[1];
   if (type == "u32") writer.set(key, value.get<uint32_t>());
   if (type == "f32") writer.set(key, value.get<float>());
+  if (type == "f32bits") writer.set(key, std::bit_cast<float>(value.get<uint32_t>()));  // NaN, infinities
   if (type == "bool") writer.set(key, value.get<bool>());
   if (type == "str") writer.set(key, std::string_view(value.get_ref<const std::string&>()));
   if (type == "[str]") writer.set_array(key, value.get<std::vector<std::string>>());
