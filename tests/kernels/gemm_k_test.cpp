@@ -245,6 +245,13 @@ TEST(GemmK, TiersEqualGenericAndRowsEqualSingleRows) {
   }
 }
 
+// More super-blocks than one pass of the SIMD tiers takes.
+TEST(GemmK, VeryLongRows) {
+  const int64_t cols = 65 * 256;
+  const AlignedBuffer acts = quantised(random_floats(17 * cols, 24), cols);
+  for (DType type : kTypes) expect_tiers_equal(make_matrix(type, 33, cols, 23), acts, 17);
+}
+
 TEST(GemmK, ExtremeBytesAndActivations) {
   const int64_t cols = 768;
   std::vector<float> x(static_cast<size_t>(17 * cols));

@@ -6,7 +6,8 @@
 // each with its integer scale. Unpacking goes in kChunks x kSteps calls of load(), each giving kParts vectors
 // of unsigned weights; part n of step i of chunk c is the group of elements k(c, i, n) .. +3. A chunk covers
 // kParts / kShare whole sub-blocks. A weight is (unsigned weight - kZero). scales() gives int8 [kSubs][16],
-// in `to` (256 bytes) or in place; mins() writes uint8 [kSubs][16].
+// in `to` (256 bytes) or in place; mins() writes uint8 [kSubs][16]. kTail: d lies behind the
+// bodies.
 #pragma once
 
 #include <stdint.h>
@@ -51,7 +52,7 @@ struct FormatQ4K : RunsOf32, SixBitScales<S> {
   using Int = typename S::Int;
   using Float = typename S::Float;
   static constexpr int kBody = 2304, kZero = 0, kMax = 15;
-  static constexpr bool kMin = true, kFold = false;
+  static constexpr bool kMin = true, kFold = false, kTail = false;
   static void load(const uint8_t* body, int c, int i, Int w[2]) {
     const Int q = S::load(body + 256 + 64 * (8 * c + i)), low = S::set(0x0f0f0f0f);
     w[0] = S::and_(q, low);
@@ -66,7 +67,7 @@ struct FormatQ5K : RunsOf32, SixBitScales<S> {
   using Int = typename S::Int;
   using Float = typename S::Float;
   static constexpr int kBody = 2816, kZero = 0, kMax = 31;
-  static constexpr bool kMin = true, kFold = false;
+  static constexpr bool kMin = true, kFold = false, kTail = false;
   static void load(const uint8_t* body, int c, int i, Int w[2]) {
     const Int q = S::load(body + 768 + 64 * (8 * c + i)), low = S::set(0x0f0f0f0f), bit4 = S::set(0x10101010);
     const Int high = S::srl16_by(S::load(body + 256 + 64 * i), 2 * c);  // bits 0, 1: elements 64c.., 64c+32..
@@ -82,7 +83,7 @@ struct FormatQ6K : RunsOf16 {
   using Int = typename S::Int;
   using Float = typename S::Float;
   static constexpr int kBody = 3328, kZero = 32, kMax = 63;
-  static constexpr bool kMin = false, kFold = false;
+  static constexpr bool kMin = false, kFold = false, kTail = true;
   static void load(const uint8_t* body, int c, int i, Int w[4]) {
     const uint8_t* chunk = body + 256 + 768 * c + 64 * i;
     const Int l0 = S::load(chunk), l1 = S::load(chunk + 256), h = S::load(chunk + 512);
@@ -101,7 +102,7 @@ struct FormatQ3K : RunsOf16 {
   using Int = typename S::Int;
   using Float = typename S::Float;
   static constexpr int kBody = 1728, kZero = 4, kMax = 7;
-  static constexpr bool kMin = false, kFold = S::kVnni;
+  static constexpr bool kMin = false, kFold = S::kVnni, kTail = true;
   static void load(const uint8_t* body, int c, int i, Int w[4]) {
     const Int q = S::load(body + 704 + 64 * (4 * c + i)), low = S::set(0x03030303), bit2 = S::set(0x04040404);
     const Int h = S::srl16_by(S::load(body + 192 + 64 * (4 * (c & 1) + i)), 4 * (c >> 1));  // bits 0..3
@@ -141,7 +142,7 @@ struct FormatQ2K : RunsOf16 {
   using Int = typename S::Int;
   using Float = typename S::Float;
   static constexpr int kBody = 1344, kZero = 0, kMax = 3;
-  static constexpr bool kMin = true, kFold = S::kVnni;
+  static constexpr bool kMin = true, kFold = S::kVnni, kTail = false;
   static void load(const uint8_t* body, int c, int i, Int w[4]) {
     const Int q = S::load(body + 320 + 64 * (4 * c + i)), low = S::set(0x03030303);
     w[0] = S::and_(q, low);
@@ -173,7 +174,7 @@ struct FormatIQ4XS {
   static constexpr int sub(int c, int) { return c; }
   static constexpr int k(int c, int i, int n) { return 32 * c + 16 * n + 4 * i; }
   static constexpr int kBody = 2176, kZero = 128, kMax = 241;
-  static constexpr bool kMin = false, kFold = false;
+  static constexpr bool kMin = false, kFold = false, kTail = false;
   static void load(const uint8_t* body, int c, int i, Int w[2]) {
     alignas(16) static constexpr uint8_t kTable[16] = {
         // IQ4_NL's values + 128

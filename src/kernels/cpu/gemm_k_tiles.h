@@ -3,8 +3,8 @@
 // super-block is exact in int32 (bounds there), and super-blocks are added in ascending order.
 //
 // Two ways to the same bits. Up to kNarrowLimit tokens: one panel, weights unpacked in registers, the
-// speed of memory. More: two panels are unpacked into scratch, a few super-blocks at a time so that they
-// stay in L1, and tiles of up to S::kTokens tokens pass over them.
+// speed of memory. More: two panels are unpacked into scratch, and tiles of up to S::kTokens tokens pass over
+// them.
 #pragma once
 
 #include <immintrin.h>
@@ -24,8 +24,8 @@ struct KGemm {
   static constexpr int kRows = 16, kBlock = 256, kNarrowTokens = 4, kPanels = 2;
   static constexpr int kNarrowLimit = F::kSubs == 8 ? 16 : 8;
   static constexpr int kSubs = F::kSubs, kPairs = F::kSubs / 2, kGroups = 64 / F::kSubs;
-  static constexpr int kDepth = 4;     // super-blocks per pass of the wide way
-  static constexpr int kAhead = 4096;  // bytes that the narrow way prefetches ahead
+  static constexpr int kDepth = 64;    // super-blocks per pass of the wide way: two panels of it fit L2
+  static constexpr int kAhead = 8192;  // bytes that the narrow way prefetches ahead
   // One unpacked super-block of one panel in scratch, byte offsets: groups of weights in order of k; int32
   // scales; pairs of int16 minima; float d; float dmin.
   static constexpr int kScales = 4096, kMins = kScales + 64 * kSubs, kD = kMins + 64 * kPairs;
@@ -115,6 +115,7 @@ struct KGemm {
     Float acc[T];
     METE_UNROLL
     for (int t = 0; t < T; ++t) acc[t] = S::zero_float();
+    prefetch_tail(panel + g.panel_stride, blocks);
     for (int64_t b = 0; b < blocks; ++b) {
       const uint8_t* body = panel + b * F::kBody;
       alignas(64) uint8_t buffer[256];
@@ -126,8 +127,7 @@ struct KGemm {
         read_sums(acts.sums_at(t, b), false, &sums[t]);
         isum[t] = S::zero();
       }
-      METE_UNROLL
-      for (int c = 0; c < F::kChunks; ++c) {
+      for (int c = 0; c < F::kChunks; ++c) {  // rolled: slower from memory when unrolled
         Int inner[kLocal][T];
         METE_UNROLL
         for (int j = 0; j < kLocal; ++j) {
@@ -179,6 +179,14 @@ struct KGemm {
       _mm_prefetch(reinterpret_cast<const char*>(p) + kShareBytes * c + line, _MM_HINT_T0);
   }
 
+  /// Asks for the d of a panel where they lie apart from its super-blocks.
+  static void prefetch_tail(const uint8_t* panel, int64_t blocks) {
+    if constexpr (F::kTail) {
+      for (int64_t at = 0; at < blocks * 32; at += 64)
+        _mm_prefetch(reinterpret_cast<const char*>(tail(panel, blocks, 0)) + at, _MM_HINT_T0);
+    }
+  }
+
   static Int group(const uint8_t* q) {
     int32_t four;
     memcpy(&four, q, 4);
@@ -199,15 +207,14 @@ struct KGemm {
                S::or_(S::load_u8(bytes + 32 * i), S::template sll32<16>(S::load_u8(bytes + 32 * i + 16))));
   }
 
-  /// Super-block b of a panel into `to` (kUnpacked bytes); asks for the one at `next` meanwhile.
-  static void unpack(const uint8_t* panel, int64_t blocks, int64_t b, const uint8_t* next, uint8_t* to) {
+  /// Super-block b of a panel into `to` (kUnpacked bytes).
+  static void unpack(const uint8_t* panel, int64_t blocks, int64_t b, uint8_t* to) {
     const uint8_t* body = panel + b * F::kBody;
     alignas(64) uint8_t buffer[256];
     const uint8_t* scales = F::scales(body, buffer);
     for (int j = 0; j < kSubs; ++j) S::store(to + kScales + 64 * j, S::load_i8(scales + 16 * j));
     if constexpr (F::kMin) unpack_mins(body, to + kMins);
     for (int c = 0; c < F::kChunks; ++c) {
-      prefetch(next, c);
       for (int i = 0; i < F::kSteps; ++i) {
         Int w[F::kParts];
         F::load(body, c, i, w);
@@ -227,9 +234,11 @@ struct KGemm {
     Acts acts;
     float* out;  // first token of the tile, first row of the first panel
     int64_t out_stride;
-    int depth;           // super-blocks
-    int lanes[kPanels];  // 0: the panel does not exist and repeats the other
-    bool first;          // start from zero instead of from out
+    int depth;                     // super-blocks
+    int lanes[kPanels];            // 0: the panel does not exist and repeats the other
+    bool first;                    // start from zero instead of from out
+    const uint8_t* next[kPanels];  // packed super-blocks of the next pass, asked for piece by piece:
+    int64_t next_at, next_bytes;   // at offset next_at, so many bytes per super-block of this tile
   };
 
   template <int T>
@@ -254,6 +263,11 @@ struct KGemm {
       const uint8_t* w[kPanels];
       METE_UNROLL
       for (int p = 0; p < kPanels; ++p) w[p] = a.weights[p] + b * kUnpacked;
+      for (int64_t at = a.next_at + b * a.next_bytes, end = at + a.next_bytes; at < end; at += 64) {
+        METE_UNROLL
+        for (int p = 0; p < kPanels; ++p)
+          _mm_prefetch(reinterpret_cast<const char*>(a.next[p]) + at, _MM_HINT_T0);
+      }
       const uint8_t* q = a.acts.q + b * kBlock;
       for (int s = 0; s < kSubs; ++s) {
         Int inner[T][kPanels];
@@ -338,32 +352,38 @@ struct KGemm {
     const int64_t blocks = g.cols / kBlock;
     for (int64_t p = g.panel_begin; p < g.panel_end; p += kPanels) {
       for (int64_t b = 0; b < blocks; b += kDepth) {
-        Pass a;
-        a.depth = blocks - b < kDepth ? static_cast<int>(blocks - b) : kDepth;
-        a.first = b == 0;
-        a.out_stride = g.out_stride;
-        for (int i = 0; i < kPanels; ++i) {
-          const bool exists = p + i < g.panel_end;
-          a.lanes[i] = exists ? lanes_of(g, p + i) : 0;
-          if (!exists) {
-            a.weights[i] = a.weights[0];
-            continue;
-          }
-          uint8_t* to = g.scratch + i * kDepth * kUnpacked;
-          const uint8_t* panel = g.panels + static_cast<size_t>(p + i) * g.panel_stride;
-          const uint8_t* next =
-              b + kDepth < blocks ? panel + (b + kDepth) * F::kBody : panel + 2 * g.panel_stride;
-          for (int j = 0; j < a.depth; ++j)
-            unpack(panel, blocks, b + j, next + j * F::kBody, to + j * kUnpacked);
-          a.weights[i] = to;
-        }
-        for (int64_t t = 0; t < g.tokens; t += S::kTokens) {
-          a.acts = acts_at(g, t, b);
-          a.out = g.out + t * g.out_stride + p * kRows;
-          wide_tokens<S::kTokens>(a, g.tokens - t);
+        const Pass pass = unpack_pass(g, p, b);
+        const int64_t tiles = (g.tokens + S::kTokens - 1) / S::kTokens;
+        for (int64_t i = 0; i < tiles; ++i) {
+          Pass a = pass;
+          a.acts = acts_at(g, i * S::kTokens, b);
+          a.out = g.out + i * S::kTokens * g.out_stride + p * kRows;
+          a.next_bytes = F::kBody / tiles + 1;
+          a.next_at = i * a.depth * a.next_bytes;
+          wide_tokens<S::kTokens>(a, g.tokens - i * S::kTokens);
         }
       }
     }
+  }
+
+  /// Unpacks super-blocks b .. b + kDepth - 1 of panels p and p + 1 into scratch.
+  static Pass unpack_pass(const GemmArgs& g, int64_t p, int64_t b) {
+    const int64_t blocks = g.cols / kBlock;
+    Pass a{};
+    a.depth = blocks - b < kDepth ? static_cast<int>(blocks - b) : kDepth;
+    a.first = b == 0;
+    a.out_stride = g.out_stride;
+    for (int i = 0; i < kPanels; ++i) {
+      const bool exists = p + i < g.panel_end;
+      const uint8_t* panel = g.panels + static_cast<size_t>(exists ? p + i : p) * g.panel_stride;
+      a.lanes[i] = exists ? lanes_of(g, p + i) : 0;
+      a.next[i] = b + kDepth < blocks ? panel + (b + kDepth) * F::kBody : panel + kPanels * g.panel_stride;
+      if (b == 0) prefetch_tail(panel + kPanels * g.panel_stride, blocks);
+      uint8_t* to = g.scratch + (exists ? i : 0) * a.depth * kUnpacked;
+      for (int j = 0; exists && j < a.depth; ++j) unpack(panel, blocks, b + j, to + j * kUnpacked);
+      a.weights[i] = to;
+    }
+    return a;
   }
 };
 
