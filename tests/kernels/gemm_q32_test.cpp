@@ -95,10 +95,11 @@ std::vector<float> multiply(const KernelTable& table, DType type, const Panels& 
   GemmArgs args{panels.data.data(), panels.stride, rows, cols, acts,          act_stride, tokens,
                 out.data(),         stride,        0,    0,    scratch.data()};
   const int64_t count = panel_count(rows);
-  args.panel_end = split;
-  if (split > 0) table.gemm[static_cast<int>(type)](args);
+  // The later panels first: a call that wrote past its range would be seen.
   args.panel_begin = split, args.panel_end = count;
   table.gemm[static_cast<int>(type)](args);
+  args.panel_begin = 0, args.panel_end = split;
+  if (split > 0) table.gemm[static_cast<int>(type)](args);
   for (int64_t t = 0; t < tokens; ++t) {
     for (int64_t n = rows; n < stride; ++n) EXPECT_EQ(out[static_cast<size_t>(t * stride + n)], kUntouched);
   }

@@ -184,56 +184,56 @@ static void unpack_vector(const uint8_t* panel, int vec, int64_t blocks, uint8_t
   }
 }
 
-/// One group of four elements of the tile: kVecs x kTokens products.
-template <class Tile, int kVecs, int kTokens, int kGroup>
+/// One group of four elements of the tile: kTileVectors x kTokens products.
+template <class Tile, int kTokens, int kGroup>
 static inline void add_group(const uint8_t* tile, const uint8_t* q, size_t stride,
-                             Dot<Tile> (&dots)[kVecs][kTokens]) {
-  Int w[kVecs];
+                             Dot<Tile> (&dots)[kTileVectors][kTokens]) {
+  Int w[kTileVectors];
   METE_UNROLL
-  for (int v = 0; v < kVecs; ++v) w[v] = load(tile + kGroup * kTileRow + v * kVectorBytes);
+  for (int v = 0; v < kTileVectors; ++v) w[v] = load(tile + kGroup * kTileRow + v * kVectorBytes);
   METE_UNROLL
   for (int t = 0; t < kTokens; ++t) {
     const Int a = broadcast32(q + static_cast<size_t>(t) * stride + 4 * kGroup);
     METE_UNROLL
-    for (int v = 0; v < kVecs; ++v) dots[v][t].template add<kGroup>(w[v], a);
+    for (int v = 0; v < kTileVectors; ++v) dots[v][t].template add<kGroup>(w[v], a);
   }
 }
 
-/// kVecs vectors x kTokens tokens over `blocks` unpacked blocks, continuing from `out` unless `first`.
-template <class Tile, int kVecs, int kTokens>
+/// kTileVectors vectors x kTokens tokens over `blocks` unpacked blocks, continuing from `out` unless `first`.
+template <class Tile, int kTokens>
 static void multiply_tile(const uint8_t* tile, int64_t blocks, Tokens act, bool first, float* out,
                           int64_t out_stride, const Mask* masks) {
-  Float acc[kVecs][kTokens];
+  Float acc[kTileVectors][kTokens];
   METE_UNROLL
-  for (int v = 0; v < kVecs; ++v) {
+  for (int v = 0; v < kTileVectors; ++v) {
     METE_UNROLL
     for (int t = 0; t < kTokens; ++t) {
       acc[v][t] = first ? zero_float() : load_out(out + t * out_stride + v * kLanes, masks[v]);
     }
   }
   for (int64_t b = 0; b < blocks; ++b) {
-    Dot<Tile> dots[kVecs][kTokens];
+    Dot<Tile> dots[kTileVectors][kTokens];
     METE_UNROLL
     for (int t = 0; t < kTokens; ++t) {
       const Int begin = start<Tile>(act.sum + static_cast<size_t>(t) * act.stride + 4 * b);
       METE_UNROLL
-      for (int v = 0; v < kVecs; ++v) dots[v][t].begin(begin);
+      for (int v = 0; v < kTileVectors; ++v) dots[v][t].begin(begin);
     }
     const uint8_t* q = act.q + 32 * b;
-    add_group<Tile, kVecs, kTokens, 0>(tile, q, act.stride, dots);
-    add_group<Tile, kVecs, kTokens, 1>(tile, q, act.stride, dots);
-    add_group<Tile, kVecs, kTokens, 2>(tile, q, act.stride, dots);
-    add_group<Tile, kVecs, kTokens, 3>(tile, q, act.stride, dots);
-    add_group<Tile, kVecs, kTokens, 4>(tile, q, act.stride, dots);
-    add_group<Tile, kVecs, kTokens, 5>(tile, q, act.stride, dots);
-    add_group<Tile, kVecs, kTokens, 6>(tile, q, act.stride, dots);
-    add_group<Tile, kVecs, kTokens, 7>(tile, q, act.stride, dots);
+    add_group<Tile, kTokens, 0>(tile, q, act.stride, dots);
+    add_group<Tile, kTokens, 1>(tile, q, act.stride, dots);
+    add_group<Tile, kTokens, 2>(tile, q, act.stride, dots);
+    add_group<Tile, kTokens, 3>(tile, q, act.stride, dots);
+    add_group<Tile, kTokens, 4>(tile, q, act.stride, dots);
+    add_group<Tile, kTokens, 5>(tile, q, act.stride, dots);
+    add_group<Tile, kTokens, 6>(tile, q, act.stride, dots);
+    add_group<Tile, kTokens, 7>(tile, q, act.stride, dots);
     METE_UNROLL
     for (int t = 0; t < kTokens; ++t) {
       const size_t row = static_cast<size_t>(t) * act.stride;
       const Float d = broadcast_float(act.d + row + 4 * b);
       METE_UNROLL
-      for (int v = 0; v < kVecs; ++v) {
+      for (int v = 0; v < kTileVectors; ++v) {
         const Float scale = mul(load_float(tile + 8 * kTileRow + v * kVectorBytes), d);
         acc[v][t] = fma(scale, to_float(dots[v][t].total), acc[v][t]);
         if constexpr (Tile::kMin) {
@@ -245,49 +245,52 @@ static void multiply_tile(const uint8_t* tile, int64_t blocks, Tokens act, bool 
     tile += kTileBlock<Tile>;
   }
   METE_UNROLL
-  for (int v = 0; v < kVecs; ++v) {
+  for (int v = 0; v < kTileVectors; ++v) {
     METE_UNROLL
     for (int t = 0; t < kTokens; ++t) store_out(out + t * out_stride + v * kLanes, masks[v], acc[v][t]);
   }
 }
 
 /// The same for any number of tokens up to kTokens.
-template <class Tile, int kVecs, int kTokens>
+template <class Tile, int kTokens>
 static void multiply_some(int64_t tokens, const uint8_t* tile, int64_t blocks, const Tokens& act, bool first,
                           float* out, int64_t out_stride, const Mask* masks) {
   if constexpr (kTokens > 1) {
     if (tokens < kTokens) {
-      multiply_some<Tile, kVecs, kTokens - 1>(tokens, tile, blocks, act, first, out, out_stride, masks);
+      multiply_some<Tile, kTokens - 1>(tokens, tile, blocks, act, first, out, out_stride, masks);
       return;
     }
   }
-  multiply_tile<Tile, kVecs, kTokens>(tile, blocks, act, first, out, out_stride, masks);
+  multiply_tile<Tile, kTokens>(tile, blocks, act, first, out, out_stride, masks);
 }
 
-/// Many tokens: kTileVectors vectors at a time (kVecs of them exist), unpacked chunk by chunk.
-template <class Type, int kVecs>
+/// Many tokens: kTileVectors vectors at a time, unpacked chunk by chunk. Where the last panel has no partner
+/// it is unpacked twice, and the mask hides the second result.
+template <class Type>
 static void multiply_panels(const GemmArgs& args, const Q32Offsets& at, int64_t panel) {
   const int64_t n = panel * 16, blocks = args.cols / 32;
-  Mask masks[kVecs];
+  const int64_t last = args.panel_end * 16 < args.rows ? args.panel_end * 16 : args.rows;
+  Mask masks[kTileVectors];
   METE_UNROLL
-  for (int v = 0; v < kVecs; ++v) masks[v] = lane_mask(args.rows - n - v * kLanes);
+  for (int v = 0; v < kTileVectors; ++v) masks[v] = lane_mask(last - n - v * kLanes);
   for (int64_t begin = 0; begin < blocks; begin += kChunkBlocks) {
     const int64_t count = blocks - begin < kChunkBlocks ? blocks - begin : kChunkBlocks;
     METE_UNROLL
-    for (int v = 0; v < kVecs; ++v) {
-      const uint8_t* source = args.panels + static_cast<size_t>(panel + v / kVectors) * args.panel_stride;
+    for (int v = 0; v < kTileVectors; ++v) {
+      const int64_t from = panel + v / kVectors < args.panel_end ? panel + v / kVectors : panel;
+      const uint8_t* source = args.panels + static_cast<size_t>(from) * args.panel_stride;
       unpack_vector<Type>(source + begin * Type::kBytes, v % kVectors, count,
                           args.scratch + v * kVectorBytes);
     }
     for (int64_t t = 0; t < args.tokens; t += kTileTokens) {
-      multiply_some<typename Type::Tile, kVecs, kTileTokens>(
+      multiply_some<typename Type::Tile, kTileTokens>(
           args.tokens - t, args.scratch, count, tokens_at(args, at, t, begin), begin == 0,
           args.out + t * args.out_stride + n, args.out_stride, masks);
     }
   }
 }
 
-constexpr int kPrefetchAhead = 4096;  // bytes, in the order of the panels
+constexpr int kPrefetchAhead = 8192;  // bytes, in the order of the panels
 
 /// Few tokens: straight from the packed panel.
 template <class Type, int kTokens>
@@ -357,11 +360,9 @@ template <class Type>
 static void gemm(const GemmArgs& args) {
   const Q32Offsets at = q32_offsets(args.cols);
   if (args.tokens <= kDirectTokens) return multiply_few<Type, kDirectTokens>(args, at);
-  constexpr int kStep = kTileVectors / kVectors;  // panels per tile
-  int64_t panel = args.panel_begin;
-  for (; panel + kStep <= args.panel_end; panel += kStep)
-    multiply_panels<Type, kTileVectors>(args, at, panel);
-  for (; panel < args.panel_end; ++panel) multiply_panels<Type, kVectors>(args, at, panel);
+  for (int64_t panel = args.panel_begin; panel < args.panel_end; panel += kTileVectors / kVectors) {
+    multiply_panels<Type>(args, at, panel);
+  }
 }
 
 static void quantize(const float* x, int64_t cols, uint8_t* row) {
