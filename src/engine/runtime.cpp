@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <fstream>
+#include <future>
 
 #include "base/clock.h"
 #include "format/hub_cache.h"
@@ -34,17 +35,16 @@ Runtime::Runtime(const RuntimeConfig& config)
   const double start = now_seconds();
   const ModelConfig model = read_model_config(file_);
   max_context_ = choose_context(config_.context, model);
-  tokenizer_ = Tokenizer::create(file_.metadata()).value();
-  if (tokenizer_->vocab_size() != model.vocab) {
-    throw bad_model("tokenizer.ggml.tokens: {} tokens, but token_embd.weight has {} rows",
-                    tokenizer_->vocab_size(), model.vocab);
-  }
+  // Building the vocabulary takes as long as streaming a small model's weights: side by side.
+  std::future<Result<std::unique_ptr<Tokenizer>>> tokenizer =
+      std::async(std::launch::async, [this] { return Tokenizer::create(file_.metadata()); });
   LoadOptions load;
   load.context = max_context_;
   load.max_rows = config_.max_rows;
   load.progress = config_.progress;
   load.progress_user = config_.progress_user;
   model_ = load_model(context_, file_, load);
+  tokenizer_ = tokenizer.get().value();
 
   KvConfig kv;
   kv.kv_layers = model.kv_layers;
