@@ -13,6 +13,7 @@
 #include <stdint.h>
 
 namespace mete {
+namespace {  // every tier file its own copy
 
 /// Chunks of 64 elements as two runs of 32: Q4_K and Q5_K.
 struct RunsOf32 {
@@ -196,4 +197,5 @@ struct FormatIQ4XS {
   static Float d(const uint8_t* body, const uint8_t*) { return S::load_half(body); }
 };
 
+}  // namespace
 }  // namespace mete
