@@ -249,7 +249,8 @@ TEST(GemmK, TiersEqualGenericAndRowsEqualSingleRows) {
 TEST(GemmK, VeryLongRows) {
   const int64_t cols = 65 * 256;
   const AlignedBuffer acts = quantised(random_floats(17 * cols, 24), cols);
-  for (DType type : kTypes) expect_tiers_equal(make_matrix(type, 33, cols, 23), acts, 17);
+  for (DType type : {DType::kQ4_K, DType::kQ6_K})
+    expect_tiers_equal(make_matrix(type, 17, cols, 23), acts, 17);
 }
 
 TEST(GemmK, ExtremeBytesAndActivations) {
