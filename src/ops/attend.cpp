@@ -408,12 +408,20 @@ void clear_totals(const Call& call, Worker& w) {
   std::memset(w.total_l, 0, static_cast<size_t>(call.task_rows * call.group) * sizeof(float));
 }
 
+/// The split after this one, of the same or the next task.
+NextSplit split_after(const Call& call, const Task& task, int64_t split) {
+  if (split + 1 < task.split_end) return {&task, split + 1};
+  const Task* next = &task + 1;
+  if (next == call.tasks + call.task_count) return {nullptr, 0};
+  return {next, next->split_begin};
+}
+
 /// All splits of a task one after the other.
 void run_task(const Call& call, const Task& task, Worker& w) {
   const int64_t vectors = (task.row_end - task.row_begin) * call.group;
   clear_totals(call, w);
   for (int64_t s = task.split_begin; s < task.split_end; ++s) {
-    const NextSplit next{s + 1 < task.split_end ? &task : nullptr, s + 1};
+    const NextSplit next = split_after(call, task, s);
     run_split(call, task, s, next, w, w.o, w.m, w.l);
     fold_split(call, vectors, w, w.o, w.m, w.l);
   }
@@ -426,10 +434,7 @@ void run_unit(const Call& call, const Task& task, int64_t split, Worker& w) {
   const int64_t count = task.split_end - task.split_begin;
   if (count > 0) {
     const int64_t at = task.first_raw + (split - task.split_begin) * vectors;
-    const Task* after = &task + 1;
-    NextSplit next{&task, split + 1};
-    if (next.split == task.split_end) next = {after < call.tasks + call.task_count ? after : nullptr, 0};
-    if (next.task == after && next.task != nullptr) next.split = after->split_begin;
+    const NextSplit next = split_after(call, task, split);
     run_split(call, task, split, next, w, call.raw_o + at * call.stride, call.raw_m + at, call.raw_l + at);
     if (call.done[&task - call.tasks].fetch_add(1, std::memory_order_acq_rel) + 1 < count) return;
   }
