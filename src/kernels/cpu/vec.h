@@ -30,6 +30,9 @@ inline uint16_t load_u16(const uint8_t* p) {
 
 // The conversions of base/half.h, in C: NaN stays NaN, round to nearest even, subnormals kept.
 inline float half_to_float(uint16_t h) {
+#if defined(__F16C__)
+  return _cvtsh_ss(h);
+#else
   const uint32_t sign = static_cast<uint32_t>(h & 0x8000u) << 16, exponent = (h >> 10) & 0x1fu;
   const uint32_t mantissa = h & 0x3ffu;
   if (exponent == 0x1f) {
@@ -37,6 +40,7 @@ inline float half_to_float(uint16_t h) {
   }
   if (exponent != 0) return bits_to_float(sign | ((exponent + 112) << 23) | (mantissa << 13));
   return bits_to_float(sign | float_to_bits(static_cast<float>(mantissa) * 0x1p-24f));
+#endif
 }
 inline uint16_t float_to_half(float x) {
   const uint32_t u = float_to_bits(x), magnitude = u & 0x7fffffffu;
