@@ -173,6 +173,16 @@ void run_test(Runtime& runtime, Feeder& feeder, Test& test, const BenchOptions& 
   reset_peak_rss();  // the measurement's own buffer is not the model's
 }
 
+/// KV bytes that decoding one token at `position` reads, windows honoured.
+double kv_bytes_read(const Runtime& runtime, double position) {
+  const ModelConfig& m = runtime.model_config();
+  const KvLayout& layout = runtime.kv().layout();
+  const double per_slot = static_cast<double>(layout.key_tile() + layout.value_tile()) / kTileSlots;
+  double slots = 0;
+  for (const int32_t window : m.windows) slots += window > 0 ? std::min<double>(window, position) : position;
+  return slots * static_cast<double>(m.kv_heads) * per_slot;
+}
+
 /// What a test moved and computed per second, and its share of the machine's limits measured beside it.
 struct Shares {
   double bytes_per_s = 0, ops_per_s = 0, of_bandwidth = 0, of_peak = 0;
@@ -182,7 +192,9 @@ Shares shares(const Test& test, const Runtime& runtime) {
   Shares s;
   const double seconds = static_cast<double>(test.tokens()) / test.mean_rate();
   if (test.prompt == 0) {
-    s.bytes_per_s = static_cast<double>(m.bytes_per_token) * static_cast<double>(test.gen) / seconds;
+    const double middle = static_cast<double>(test.depth) + static_cast<double>(test.gen) / 2;
+    const double bytes = static_cast<double>(m.bytes_per_token) + kv_bytes_read(runtime, middle);
+    s.bytes_per_s = bytes * static_cast<double>(test.gen) / seconds;
     s.of_bandwidth = s.bytes_per_s / test.limits.read_bytes_per_s;
   } else if (test.gen == 0) {
     s.ops_per_s = 2 *
@@ -235,7 +247,7 @@ nlohmann::ordered_json row_json(const Test& test, const Runtime& runtime, const 
           {"stddev_ts", test.rate_deviation()},
           {"samples_ns", samples_ns},
           {"samples_ts", samples_ts},
-          {"weight_bytes_per_s", s.bytes_per_s},
+          {"read_bytes_per_s", s.bytes_per_s},
           {"int8_ops_per_s", s.ops_per_s},
           {"share_of_bandwidth", s.of_bandwidth},
           {"share_of_int8_peak", s.of_peak},

@@ -48,7 +48,8 @@ CpuFeatures detect() {
   const auto bit = [](unsigned word, int i) { return ((word >> i) & 1u) != 0; };
   f.avx2_fma_f16c = ymm && fma && f16c && bit(b7, 5);
   f.avx_vnni = f.avx2_fma_f16c && bit(a71, 4);
-  f.avx512 = f.avx2_fma_f16c && zmm && bit(b7, 16) && bit(b7, 17) && bit(b7, 28) && bit(b7, 30) && bit(b7, 31);
+  f.avx512 =
+      f.avx2_fma_f16c && zmm && bit(b7, 16) && bit(b7, 17) && bit(b7, 28) && bit(b7, 30) && bit(b7, 31);
   f.avx512_vnni = f.avx512 && bit(c7, 11);
   f.avx512_bf16 = f.avx512_vnni && bit(a71, 5);
   return f;
@@ -109,12 +110,18 @@ std::optional<CpuTier> parse_cpu_tier(std::string_view text) {
 bool supported(CpuTier tier) {
   static const CpuFeatures f = detect();
   switch (tier) {
-    case CpuTier::kGeneric: return true;
-    case CpuTier::kAvx2: return f.avx2_fma_f16c;
-    case CpuTier::kAvx2Vnni: return f.avx_vnni;
-    case CpuTier::kAvx512: return f.avx512;
-    case CpuTier::kAvx512Vnni: return f.avx512_vnni;
-    case CpuTier::kAvx512Bf16: return f.avx512_bf16;
+    case CpuTier::kGeneric:
+      return true;
+    case CpuTier::kAvx2:
+      return f.avx2_fma_f16c;
+    case CpuTier::kAvx2Vnni:
+      return f.avx_vnni;
+    case CpuTier::kAvx512:
+      return f.avx512;
+    case CpuTier::kAvx512Vnni:
+      return f.avx512_vnni;
+    case CpuTier::kAvx512Bf16:
+      return f.avx512_bf16;
   }
   return false;
 }

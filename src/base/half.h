@@ -42,9 +42,9 @@ inline Half to_half(float x) {
   const uint32_t magnitude = u & 0x7fffffffu;
   if (magnitude > 0x7f800000u) return {static_cast<uint16_t>(sign | 0x7e00u | ((magnitude >> 13) & 0x3ffu))};
   if (magnitude >= 0x477ff000u) return {static_cast<uint16_t>(sign | 0x7c00u)};  // rounds to infinity
-  if (magnitude < 0x38800000u) {                                               // subnormal half or zero
-    const float shifted = std::bit_cast<float>(magnitude) * 0x1p24f;           // exact scaling
-    const float rounded = (shifted + 0x1p23f) - 0x1p23f;                       // nearest even
+  if (magnitude < 0x38800000u) {                                                 // subnormal half or zero
+    const float shifted = std::bit_cast<float>(magnitude) * 0x1p24f;             // exact scaling
+    const float rounded = (shifted + 0x1p23f) - 0x1p23f;                         // nearest even
     return {static_cast<uint16_t>(sign | static_cast<uint16_t>(rounded))};
   }
   const uint32_t rounded = magnitude + 0xfffu + ((magnitude >> 13) & 1u);

@@ -38,6 +38,7 @@ class Runtime {
   const Tokenizer& tokenizer() const { return *tokenizer_; }
   const GgufFile& file() const { return file_; }
   KvCache& kv() { return *kv_; }
+  const KvCache& kv() const { return *kv_; }
   int64_t max_context() const { return max_context_; }
   int64_t max_rows() const { return config_.max_rows; }
   int threads() const { return config_.threads; }

@@ -17,18 +17,30 @@
 namespace mete {
 
 enum class GgufValueType : int32_t {
-  kU8 = 0, kI8, kU16, kI16, kU32, kI32, kF32, kBool, kString, kArray, kU64, kI64, kF64
+  kU8 = 0,
+  kI8,
+  kU16,
+  kI16,
+  kU32,
+  kI32,
+  kF32,
+  kBool,
+  kString,
+  kArray,
+  kU64,
+  kI64,
+  kF64
 };
 const char* name(GgufValueType type);
 
 /// One metadata value. Scalars are stored in their own type; arrays are not nested (nested: refused by the
 /// reader). Strings are views into memory that the GgufFile owns.
 struct GgufValue {
-  GgufValueType type;                              ///< kArray for arrays
-  GgufValueType element = GgufValueType::kU8;      ///< element type of an array
-  uint64_t count = 1;                              ///< elements; 1 for a scalar
-  std::span<const uint8_t> bytes;                  ///< numbers: `count` packed elements (unaligned)
-  std::vector<std::string_view> strings;           ///< strings: `count` entries
+  GgufValueType type;                          ///< kArray for arrays
+  GgufValueType element = GgufValueType::kU8;  ///< element type of an array
+  uint64_t count = 1;                          ///< elements; 1 for a scalar
+  std::span<const uint8_t> bytes;              ///< numbers: `count` packed elements (unaligned)
+  std::vector<std::string_view> strings;       ///< strings: `count` entries
 
   /// Element i of a number or number array, widened; booleans are 0 and 1. A U64 beyond int64 saturates in
   /// integer(); GgufMetadata's getters refuse it.
@@ -53,9 +65,9 @@ class GgufMetadata {
   Result<bool> boolean_or(std::string_view key, bool fallback) const;
   Result<std::string_view> string(std::string_view key) const;
   Result<std::string_view> string_or(std::string_view key, std::string_view fallback) const;
-  Result<std::span<const std::string_view>> strings(std::string_view key) const;   ///< array of strings
-  Result<std::vector<int64_t>> integers(std::string_view key) const;               ///< array of any integer type
-  Result<std::vector<float>> floats(std::string_view key) const;                   ///< array of F32
+  Result<std::span<const std::string_view>> strings(std::string_view key) const;  ///< array of strings
+  Result<std::vector<int64_t>> integers(std::string_view key) const;  ///< array of any integer type
+  Result<std::vector<float>> floats(std::string_view key) const;      ///< array of F32
 
   const std::map<std::string, GgufValue, std::less<>>& all() const { return values_; }
   /// For tests and tools: adds or replaces a value that owns its bytes.
@@ -71,10 +83,10 @@ class GgufMetadata {
 struct GgufTensor {
   std::string name;
   DType type;
-  int n_dims;                      ///< 1..4
-  std::array<int64_t, 4> dims;     ///< ne order: dims[0] varies fastest; unused are 1
-  int part;                        ///< index of the split file
-  uint64_t offset;                 ///< absolute byte offset in that part
+  int n_dims;                   ///< 1..4
+  std::array<int64_t, 4> dims;  ///< ne order: dims[0] varies fastest; unused are 1
+  int part;                     ///< index of the split file
+  uint64_t offset;              ///< absolute byte offset in that part
   uint64_t bytes;
   int64_t cols() const { return dims[0]; }
   int64_t rows() const { return dims[1] * dims[2] * dims[3]; }

@@ -53,9 +53,9 @@ inline size_t row_bytes(DType type, int64_t cols) {
 }
 
 /// All supported types, in table order.
-inline constexpr DType kAllDTypes[] = {DType::kF32,   DType::kF16,  DType::kBF16,   DType::kQ4_0,
-                                       DType::kQ4_1,  DType::kQ5_0, DType::kQ5_1,   DType::kQ8_0,
-                                       DType::kQ2_K,  DType::kQ3_K, DType::kQ4_K,   DType::kQ5_K,
-                                       DType::kQ6_K,  DType::kIQ4_NL, DType::kIQ4_XS, DType::kMXFP4};
+inline constexpr DType kAllDTypes[] = {DType::kF32,  DType::kF16,    DType::kBF16,   DType::kQ4_0,
+                                       DType::kQ4_1, DType::kQ5_0,   DType::kQ5_1,   DType::kQ8_0,
+                                       DType::kQ2_K, DType::kQ3_K,   DType::kQ4_K,   DType::kQ5_K,
+                                       DType::kQ6_K, DType::kIQ4_NL, DType::kIQ4_XS, DType::kMXFP4};
 
 }  // namespace mete
