@@ -106,39 +106,66 @@ RuntimeConfig ModelOptions::config() const {
 void SamplingOptions::add_to(CLI::App& app) {
   const char* group = "Sampling (llama.cpp's chain and defaults)";
   const auto add = [&](const char* names, auto& value, const char* help) {
-    app.add_option(names, value, help)->group(group)->capture_default_str();
+    return app.add_option(names, value, help)->group(group)->capture_default_str();
   };
+  const auto stage = [&](SamplerStage of, const char* names, auto& value, const char* help) {
+    of_stage_.emplace_back(add(names, value, help), of);
+  };
+  using Stage = SamplerStage;
   add("-s,--seed", seed, "seed; the same seed gives the same text; -1 draws one and prints it");
   add("--temp,--temperature", params.temperature, "temperature; 0: greedy");
-  add("--top-k", params.top_k, "keep the k likeliest; 0: off");
-  add("--top-p", params.top_p, "keep the smallest set of this probability; 1: off");
-  add("--min-p", params.min_p, "drop what is below this share of the likeliest; 0: off");
-  add("--typical,--typical-p", params.typical_p, "locally typical sampling; 1: off");
-  add("--top-nsigma,--top-n-sigma", params.top_n_sigma,
-      "keep logits within n standard deviations of the top; -1: off");
-  add("--xtc-probability", params.xtc_probability, "chance of excluding top choices; 0: off");
-  add("--xtc-threshold", params.xtc_threshold, "threshold of a top choice; above 0.5: off");
-  add("--repeat-last-n", params.penalty_last_n, "tokens that penalties look at; 0: off, -1: all");
-  add("--repeat-penalty", params.repeat_penalty, "penalty for repeated tokens; 1: off");
-  add("--presence-penalty", params.presence_penalty, "0: off");
-  add("--frequency-penalty", params.frequency_penalty, "0: off");
-  add("--dry-multiplier", params.dry_multiplier, "DRY repetition penalty; 0: off");
-  add("--dry-base", params.dry_base, "DRY base");
-  add("--dry-allowed-length", params.dry_allowed_length, "DRY: repeats up to this length are free");
-  add("--dry-penalty-last-n", params.dry_penalty_last_n, "DRY: tokens looked at; 0: off, -1: all");
-  app.add_option("--dry-sequence-breaker", dry_breakers,
-                 "DRY: replaces the default breakers (newline : \" *); 'none': none")
-      ->group(group)
-      ->allow_extra_args(false);
+  stage(Stage::kTopK, "--top-k", params.top_k, "keep the k likeliest; 0: off");
+  stage(Stage::kTopP, "--top-p", params.top_p, "keep the smallest set of this probability; 1: off");
+  stage(Stage::kMinP, "--min-p", params.min_p, "drop what is below this share of the likeliest; 0: off");
+  stage(Stage::kTypicalP, "--typical,--typical-p", params.typical_p, "locally typical sampling; 1: off");
+  stage(Stage::kTopNSigma, "--top-nsigma,--top-n-sigma", params.top_n_sigma,
+        "keep logits within n standard deviations of the top; -1: off");
+  stage(Stage::kXtc, "--xtc-probability", params.xtc_probability, "chance of excluding top choices; 0: off");
+  stage(Stage::kXtc, "--xtc-threshold", params.xtc_threshold, "threshold of a top choice; above 0.5: off");
+  stage(Stage::kPenalties, "--repeat-last-n", params.penalty_last_n,
+        "tokens that penalties look at; 0: off, -1: all");
+  stage(Stage::kPenalties, "--repeat-penalty", params.repeat_penalty, "penalty for repeated tokens; 1: off");
+  stage(Stage::kPenalties, "--presence-penalty", params.presence_penalty, "0: off");
+  stage(Stage::kPenalties, "--frequency-penalty", params.frequency_penalty, "0: off");
+  stage(Stage::kDry, "--dry-multiplier", params.dry_multiplier, "DRY repetition penalty; 0: off");
+  stage(Stage::kDry, "--dry-base", params.dry_base, "DRY base");
+  stage(Stage::kDry, "--dry-allowed-length", params.dry_allowed_length,
+        "DRY: repeats up to this length are free");
+  stage(Stage::kDry, "--dry-penalty-last-n", params.dry_penalty_last_n,
+        "DRY: tokens looked at; 0: off, -1: all");
+  stage(Stage::kDry, "--dry-sequence-breaker", dry_breakers,
+        "DRY, may be repeated: replaces the default breakers (newline : \" *); 'none': none");
+  of_stage_.back().first->allow_extra_args(false);
   add("--dynatemp-range", params.dynatemp_range, "dynamic temperature: temp +- range; 0: off");
   add("--dynatemp-exp", params.dynatemp_exponent, "dynamic temperature exponent");
-  add("--mirostat", params.mirostat, "0: off, 1 or 2; replaces the truncations");
-  add("--mirostat-ent", params.mirostat_tau, "mirostat target entropy (tau)");
-  add("--mirostat-lr", params.mirostat_eta, "mirostat learning rate (eta)");
-  app.add_option("-l,--logit-bias", logit_bias, "TOKEN_ID+BIAS or TOKEN_ID-BIAS, may be repeated; -inf bans")
-      ->group(group)
+  add("--mirostat", params.mirostat, "0: off, 1 or 2; replaces every stage but the temperature");
+  mirostat_only_ = {add("--mirostat-ent", params.mirostat_tau, "mirostat target entropy (tau)"),
+                    add("--mirostat-lr", params.mirostat_eta, "mirostat learning rate (eta)")};
+  add("-l,--logit-bias", logit_bias, "TOKEN_ID+BIAS or TOKEN_ID-BIAS, may be repeated; -inf bans")
       ->allow_extra_args(false);
-  app.add_option("--samplers", samplers, "stages in order, separated by ';'")->group(group);
+  add("--samplers", samplers,
+      "stages in order, separated by ';' (default: penalties;dry;top_n_sigma;top_k;typ_p;"
+      "top_p;min_p;xtc;temperature)");
+  add("--sampler-seq", sampler_letters, "the same by letters (default edskypmxt)");
+}
+
+/// An option of a stage that will not run is refused, not ignored.
+void SamplingOptions::check_effects(const SamplingParams& out) const {
+  for (const auto& [option, stage] : of_stage_) {
+    if (option->count() == 0) continue;
+    const std::string name = option->get_name(false, false);
+    if (out.mirostat != 0) throw bad_usage("{} has no effect with --mirostat", name);
+    if (std::find(out.order.begin(), out.order.end(), stage) == out.order.end()) {
+      throw bad_usage("{} has no effect: --samplers leaves {} out", name, sampler_stage_name(stage));
+    }
+  }
+  for (const CLI::Option* option : mirostat_only_) {
+    if (option->count() > 0 && out.mirostat == 0) {
+      throw bad_usage("{} has no effect without --mirostat", option->get_name(false, false));
+    }
+  }
+  if (!samplers.empty() && !sampler_letters.empty())
+    throw bad_usage("--samplers and --sampler-seq exclude each other");
 }
 
 SamplingParams SamplingOptions::finish() const {
@@ -157,6 +184,8 @@ SamplingParams SamplingOptions::finish() const {
     }
   }
   if (!samplers.empty()) out.order = parse_sampler_order(samplers).value();
+  if (!sampler_letters.empty()) out.order = parse_sampler_letters(sampler_letters).value();
+  check_effects(out);
   return out;
 }
 

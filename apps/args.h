@@ -35,11 +35,16 @@ struct SamplingOptions {
   int64_t seed = 0;
   std::vector<std::string> logit_bias;
   std::vector<std::string> dry_breakers;
-  std::string samplers;
+  std::string samplers, sampler_letters;
 
   void add_to(CLI::App& app);
   /// Throws Error(kUsage). A random seed (-s -1) is printed on stderr.
   SamplingParams finish() const;
+
+ private:
+  void check_effects(const SamplingParams& out) const;
+  std::vector<std::pair<CLI::Option*, SamplerStage>> of_stage_;  // options that only this stage reads
+  std::vector<CLI::Option*> mirostat_only_;
 };
 
 /// Whole file as bytes; throws Error(kRuntime) naming it.

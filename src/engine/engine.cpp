@@ -155,6 +155,16 @@ void Engine::finish_row(Sequence& seq, const float* logits) {
   XXH3_64bits_update(seq.hash.get(), logits, vocab * sizeof(float));
   const double start = now_seconds();
   const int32_t token = seq.sampler.sample({logits, vocab}, seq.tokens.size());
+  if (const RowReport& odd = seq.sampler.report(); odd.nan_logits > 0 || odd.all_masked) {
+    seq.running = false;
+    seq.error = odd.nan_logits > 0
+                    ? fmt::format("{} of {} logits at position {} are not numbers", odd.nan_logits, vocab,
+                                  seq.tokens.size())
+                    : fmt::format("no token is left to choose from at position {}: the logit bias bans all",
+                                  seq.tokens.size());
+    events_.push_back({seq.id, -1, false, FinishReason::kError});
+    return;
+  }
   seq.sampler.accept(token);
   const double now = now_seconds();
   seq.ledger.sample_s += now - start;

@@ -48,6 +48,11 @@ class Usage(unittest.TestCase):
         self.expect(2, "--cache-type-k", "run", "-m", model, "-p", "a", "-ctk", "q3")
         self.expect(2, "top_p: found 2", "run", "-m", model, "-p", "a", "-no-cnv", "--top-p", "2")
         self.expect(2, "--samplers", "run", "-m", model, "-p", "a", "--samplers", "top_k;magic")
+        self.expect(2, "--top-k has no effect with --mirostat", "run", "-m", model, "-p", "a", "--mirostat", 2,
+                    "--top-k", 5)
+        self.expect(2, "--min-p has no effect: --samplers leaves min_p out", "run", "-m", model, "-p", "a",
+                    "--samplers", "top_k;temperature", "--min-p", "0.1")
+        self.expect(2, "--mirostat-ent has no effect without", "run", "-m", model, "-p", "a", "--mirostat-ent", 3)
         self.expect(2, "--logit-bias", "run", "-m", model, "-p", "a", "-l", "x+1")
 
     def test_corrupt_models(self):

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <cmath>
 #include <cstdio>
 #include <map>
 
@@ -138,6 +139,15 @@ TEST_F(EngineTest, EngineCancelLeavesOthersUnharmed) {
   while (!engine.idle()) engine.step();
   EXPECT_EQ(engine.tokens(kept), alone.tokens);
   EXPECT_EQ(engine.logits_hash(kept), alone.hash);
+}
+
+TEST_F(EngineTest, EngineSaysWhenEveryTokenIsBanned) {
+  Engine engine(*runtime_);
+  Request banned = request({1, 2, 3}, 4);
+  for (int32_t id = 0; id < 320; ++id) banned.sampling.logit_bias.emplace_back(id, -INFINITY);
+  const SeqId id = engine.submit(banned).value();
+  while (!engine.idle()) engine.step();
+  EXPECT_EQ(engine.error(id), "no token is left to choose from at position 3: the logit bias bans all");
 }
 
 TEST_F(EngineTest, EngineReportsAFullKvPoolAsAValue) {
