@@ -61,8 +61,8 @@ int parse(CLI::App& app, const std::vector<std::string>& args) {
     std::fputs(app.help().c_str(), stdout);
     return 0;
   } catch (const CLI::ParseError& error) {
-    std::fprintf(stderr, "mete %s: %s (mete %s --help lists the options)\n", app.get_name().c_str(),
-                 error.what(), app.get_name().c_str());
+    std::fprintf(stderr, "%s: %s (%s --help lists the options)\n", app.get_name().c_str(), error.what(),
+                 app.get_name().c_str());
     return 2;
   }
   return -1;
@@ -106,7 +106,8 @@ RuntimeConfig ModelOptions::config() const {
 void SamplingOptions::add_to(CLI::App& app) {
   const char* group = "Sampling (llama.cpp's chain and defaults)";
   const auto add = [&](const char* names, auto& value, const char* help) {
-    return app.add_option(names, value, help)->group(group)->capture_default_str();
+    CLI::Option* option = app.add_option(names, value, help)->group(group);
+    return option->get_expected_max() > 1 ? option->allow_extra_args(false) : option->capture_default_str();
   };
   const auto stage = [&](SamplerStage of, const char* names, auto& value, const char* help) {
     of_stage_.emplace_back(add(names, value, help), of);
@@ -135,14 +136,12 @@ void SamplingOptions::add_to(CLI::App& app) {
         "DRY: tokens looked at; 0: off, -1: all");
   stage(Stage::kDry, "--dry-sequence-breaker", dry_breakers,
         "DRY, may be repeated: replaces the default breakers (newline : \" *); 'none': none");
-  of_stage_.back().first->allow_extra_args(false);
   add("--dynatemp-range", params.dynatemp_range, "dynamic temperature: temp +- range; 0: off");
   add("--dynatemp-exp", params.dynatemp_exponent, "dynamic temperature exponent");
   add("--mirostat", params.mirostat, "0: off, 1 or 2; replaces every stage but the temperature");
   mirostat_only_ = {add("--mirostat-ent", params.mirostat_tau, "mirostat target entropy (tau)"),
                     add("--mirostat-lr", params.mirostat_eta, "mirostat learning rate (eta)")};
-  add("-l,--logit-bias", logit_bias, "TOKEN_ID+BIAS or TOKEN_ID-BIAS, may be repeated; -inf bans")
-      ->allow_extra_args(false);
+  add("-l,--logit-bias", logit_bias, "TOKEN_ID+BIAS or TOKEN_ID-BIAS, may be repeated; -inf bans");
   add("--samplers", samplers,
       "stages in order, separated by ';' (default: penalties;dry;top_n_sigma;top_k;typ_p;"
       "top_p;min_p;xtc;temperature)");

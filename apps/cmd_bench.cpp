@@ -308,7 +308,7 @@ void print_markdown(const std::vector<Test>& tests, const Runtime& runtime, int6
 }  // namespace
 
 int cmd_bench(const std::vector<std::string>& args) {
-  CLI::App app("Speed of prefill (pp) and decode (tg), with llama-bench's tests and options.", "bench");
+  CLI::App app("Speed of prefill (pp) and decode (tg), with llama-bench's tests and options.", "mete bench");
   BenchOptions o;
   std::vector<std::string> prompts, gens, depths, threads;
   app.add_option("-m,--model", o.model.model, "GGUF file")->required();

@@ -89,7 +89,7 @@ void score_window(Runtime& runtime, std::span<const int32_t> tokens, AlignedBuff
 }  // namespace
 
 int cmd_eval(const std::vector<std::string>& args) {
-  CLI::App app("Perplexity of a text, with llama-perplexity's windows and scoring.", "eval");
+  CLI::App app("Perplexity of a text, with llama-perplexity's windows and scoring.", "mete eval");
   EvalOptions o;
   o.model.add_to(app, false);
   app.add_option("-f,--file", o.file, "text to score")->required();

@@ -263,7 +263,7 @@ std::string model_text(const GgufFile& file, const InspectOptions& options) {
 /// False if help was printed.
 /// Exit code if the command is over, else -1.
 int read_options(const std::vector<std::string>& args, InspectOptions* options) {
-  CLI::App app("What a model file holds.", "inspect");
+  CLI::App app("What a model file holds, and what the engine would do with it.", "mete inspect");
   app.add_option("FILE,-m,--model", options->model,
                  "GGUF file, or org/name[:file] in the Hugging Face hub cache");
   app.add_flag("--json", options->json, "one JSON object");

@@ -277,7 +277,8 @@ int chat(Engine& engine, const RunOptions& o, const SamplingParams& sampling,
 
 int cmd_run(const std::vector<std::string>& args) {
   CLI::App app(
-      "Answer a prompt, or chat when none is given. The same command gives the same text every time.", "run");
+      "Answer a prompt, or chat when none is given. The same command gives the same text every time.",
+      "mete run");
   RunOptions o;
   declare(app, o);
   if (const int code = parse(app, args); code >= 0) return code;

@@ -39,7 +39,7 @@ void bench(const Tokenizer& tokenizer, const std::string& text, bool special) {
 }  // namespace
 
 int cmd_tokenize(const std::vector<std::string>& args) {
-  CLI::App app("Token ids of a text, one line each with its bytes.", "tokenize");
+  CLI::App app("Token ids of a text, one line each with its bytes.", "mete tokenize");
   std::string model, file;
   std::optional<std::string> prompt;
   bool ids_only = false, json = false, no_bos = false, special = false, run_bench = false, show_count = false;
