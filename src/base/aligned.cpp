@@ -2,14 +2,18 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <fstream>
 #include <string>
 
+#include "base/cgroup.h"
 #include "base/error.h"
 
 namespace mete {
 
-size_t memory_available() {
+namespace {
+
+size_t system_available() {
   std::ifstream file("/proc/meminfo");
   std::string key;
   size_t kib = 0;
@@ -19,6 +23,30 @@ size_t memory_available() {
     if (key == "MemAvailable:") return kib * 1024;
   }
   return 0;
+}
+
+/// Bytes of the group's page cache that the kernel would give back.
+double reclaimable(const CgroupFolder& folder) {
+  std::ifstream file(folder.path + "/memory.stat");
+  std::string key;
+  double bytes = 0;
+  while (file >> key >> bytes) {
+    if (key == (folder.v2 ? "inactive_file" : "total_inactive_file")) return bytes;
+  }
+  return 0;
+}
+
+}  // namespace
+
+size_t memory_available() {
+  auto available = static_cast<double>(system_available());
+  for (const CgroupFolder& folder : cgroup_folders("memory")) {
+    const double limit = read_cgroup_number(folder, folder.v2 ? "memory.max" : "memory.limit_in_bytes");
+    const double used = read_cgroup_number(folder, folder.v2 ? "memory.current" : "memory.usage_in_bytes");
+    if (limit < 0 || used < 0) continue;
+    available = std::min(available, std::max(0.0, limit - used + reclaimable(folder)));
+  }
+  return static_cast<size_t>(available);
 }
 
 AlignedBuffer::AlignedBuffer(size_t bytes, bool huge) {

@@ -35,7 +35,8 @@ class AlignedBuffer {
   size_t bytes_ = 0;
 };
 
-/// Bytes that the kernel says are available (MemAvailable); 0 if unknown.
+/// Bytes that this process may still take: MemAvailable, and what the memory cgroups (v1, v2, up the tree)
+/// leave; 0 if unknown.
 size_t memory_available();
 
 }  // namespace mete

@@ -8,8 +8,8 @@
 #include <cstdint>
 #include <cstdlib>
 #include <fstream>
-#include <sstream>
 
+#include "base/cgroup.h"
 #include "base/error.h"
 
 namespace mete {
@@ -55,42 +55,19 @@ CpuFeatures detect() {
   return f;
 }
 
-std::string read_line(const std::string& path) {
-  std::ifstream file(path);
-  std::string line;
-  std::getline(file, line);
-  return line;
-}
-
-/// CPUs allowed by the cgroup quota, walking from this process's group to the root; 0 if unlimited.
+/// CPUs that the tightest cgroup quota allows; 0 if there is none.
 double cgroup_cpus() {
   double limit = 0;
-  const auto tighten = [&limit](double quota, double period) {
-    if (quota > 0 && period > 0) limit = limit == 0 ? quota / period : std::min(limit, quota / period);
-  };
-  std::ifstream groups("/proc/self/cgroup");
-  std::string line;
-  while (std::getline(groups, line)) {
-    const size_t first = line.find(':'), second = line.find(':', first + 1);
-    if (second == std::string::npos) continue;
-    const std::string controllers = line.substr(first + 1, second - first - 1);
-    std::string group = line.substr(second + 1);
-    const bool v2 = controllers.empty();
-    if (!v2 && controllers.find("cpu") == std::string::npos) continue;
-    for (;;) {
-      if (v2) {
-        std::istringstream text(read_line("/sys/fs/cgroup" + group + "/cpu.max"));
-        std::string quota;
-        double period = 0;
-        if (text >> quota >> period && quota != "max") tighten(std::atof(quota.c_str()), period);
-      } else {
-        const std::string base = "/sys/fs/cgroup/cpu" + group;
-        tighten(std::atof(read_line(base + "/cpu.cfs_quota_us").c_str()),
-                std::atof(read_line(base + "/cpu.cfs_period_us").c_str()));
-      }
-      if (group.empty() || group == "/") break;
-      group = group.substr(0, group.rfind('/'));
+  for (const CgroupFolder& folder : cgroup_folders("cpu")) {
+    double quota = -1, period = -1;
+    if (folder.v2) {
+      std::ifstream file(folder.path + "/cpu.max");  // "max 100000" or "200000 100000"
+      if (!(file >> quota >> period)) continue;
+    } else {
+      quota = read_cgroup_number(folder, "cpu.cfs_quota_us");
+      period = read_cgroup_number(folder, "cpu.cfs_period_us");
     }
+    if (quota > 0 && period > 0) limit = limit == 0 ? quota / period : std::min(limit, quota / period);
   }
   return limit;
 }
