@@ -157,8 +157,8 @@ const char* activation_text(DType type) {
   switch (activation_kind(type)) {
     case ActivationKind::kQ8_32:
       return "int8, blocks of 32";
-    case ActivationKind::kQ8_256:
-      return "int8, blocks of 256";
+    case ActivationKind::kQ8_K:
+      return "int8, blocks of 32";
     default:
       return "float32";
   }

@@ -1,7 +1,7 @@
 // Activation rows as the matmul kernels read them. One row is self-contained, 64-byte aligned:
 //   kF32:    float x[cols]
 //   kQ8_32:  int8 q[cols]; float d[cols/32]; float s[cols/32]; int32 sum[cols/32]
-//   kQ8_256: int8 q[cols]; float d[cols/256]; int16 sum[cols/16]
+//   kQ8_K:   int8 q[cols]; float d[cols/32]; int16 sum[cols/16]
 // with sum = sum of q over the block (32) or sub-block (16), s = d * float(sum) rounded once. Each array
 // starts at the next multiple of 64 bytes. Quantiser: docs/numerics.md.
 #pragma once
@@ -13,7 +13,7 @@
 
 namespace mete {
 
-enum class ActivationKind { kF32, kQ8_32, kQ8_256 };
+enum class ActivationKind { kF32, kQ8_32, kQ8_K };
 
 /// The activation format that a weight type is multiplied with.
 inline ActivationKind activation_kind(DType weight) {
@@ -21,7 +21,7 @@ inline ActivationKind activation_kind(DType weight) {
     case 32:
       return ActivationKind::kQ8_32;
     case 256:
-      return ActivationKind::kQ8_256;
+      return ActivationKind::kQ8_K;
     default:
       return ActivationKind::kF32;
   }
@@ -41,12 +41,12 @@ struct Q8x32Layout {
   }
 };
 
-/// Byte offsets of the arrays of a kQ8_256 row of `cols` elements (a multiple of 256).
-struct Q8x256Layout {
+/// Byte offsets of the arrays of a kQ8_K row of `cols` elements (a multiple of 256).
+struct Q8KLayout {
   size_t d, sum, bytes;
-  explicit Q8x256Layout(int64_t cols) {
+  explicit Q8KLayout(int64_t cols) {
     d = round_up_64(static_cast<size_t>(cols));
-    sum = d + round_up_64(static_cast<size_t>(cols / 256) * 4);
+    sum = d + round_up_64(static_cast<size_t>(cols / 32) * 4);
     bytes = sum + round_up_64(static_cast<size_t>(cols / 16) * 2);
   }
 };
@@ -55,8 +55,8 @@ inline size_t activation_row_bytes(ActivationKind kind, int64_t cols) {
   switch (kind) {
     case ActivationKind::kQ8_32:
       return Q8x32Layout(cols).bytes;
-    case ActivationKind::kQ8_256:
-      return Q8x256Layout(cols).bytes;
+    case ActivationKind::kQ8_K:
+      return Q8KLayout(cols).bytes;
     default:
       return round_up_64(static_cast<size_t>(cols) * 4);
   }

@@ -40,8 +40,8 @@ void gemm_q5_k_avx512_vnni(const GemmArgs& args) noexcept;
 void gemm_q6_k_avx512_vnni(const GemmArgs& args) noexcept;
 void gemm_iq4_xs_avx512_vnni(const GemmArgs& args) noexcept;
 
-void quantize_q8_256_generic(const float* x, int64_t cols, uint8_t* row) noexcept;
-void quantize_q8_256_avx2(const float* x, int64_t cols, uint8_t* row) noexcept;
-void quantize_q8_256_avx512(const float* x, int64_t cols, uint8_t* row) noexcept;
+void quantize_q8_k_generic(const float* x, int64_t cols, uint8_t* row) noexcept;
+void quantize_q8_k_avx2(const float* x, int64_t cols, uint8_t* row) noexcept;
+void quantize_q8_k_avx512(const float* x, int64_t cols, uint8_t* row) noexcept;
 
 }  // namespace mete

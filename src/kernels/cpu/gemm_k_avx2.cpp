@@ -51,8 +51,8 @@ void gemm_q4_k_avx2(const GemmArgs& args) noexcept { avx2::gemm<FormatQ4K>(args)
 void gemm_q5_k_avx2(const GemmArgs& args) noexcept { avx2::gemm<FormatQ5K>(args); }
 void gemm_q6_k_avx2(const GemmArgs& args) noexcept { avx2::gemm<FormatQ6K>(args); }
 void gemm_iq4_xs_avx2(const GemmArgs& args) noexcept { avx2::gemm<FormatIQ4XS>(args); }
-void quantize_q8_256_avx2(const float* x, int64_t cols, uint8_t* row) noexcept {
-  quantize_q8_256<avx2::Ops>(x, cols, row);
+void quantize_q8_k_avx2(const float* x, int64_t cols, uint8_t* row) noexcept {
+  quantize_q8_k<avx2::Ops>(x, cols, row);
 }
 
 }  // namespace mete

@@ -110,26 +110,26 @@ struct Avx2Ops {
     store_float(part, {canonical(a.lo), canonical(a.hi)});
     for (int i = 0; i < lanes; ++i) p[i] = part[i];
   }
-  static uint32_t max_magnitude_256(const float* x) {
+  /// Bits of the largest |x| of 32.
+  static uint32_t max_magnitude_32(const float* x) {
     const __m256i mask31 = _mm256_set1_epi32(0x7fffffff);
     __m256i top = _mm256_setzero_si256();
-    for (int i = 0; i < 32; ++i)
+    for (int i = 0; i < 4; ++i)
       top = _mm256_max_epu32(top,
                              _mm256_and_si256(bytes32(reinterpret_cast<const uint8_t*>(x + 8 * i)), mask31));
-    alignas(32) uint32_t lanes[8];
-    _mm256_store_si256(reinterpret_cast<__m256i*>(lanes), top);
-    uint32_t best = 0;
-    for (uint32_t lane : lanes) best = lane > best ? lane : best;
-    return best;
+    __m128i four = _mm_max_epu32(_mm256_castsi256_si128(top), _mm256_extracti128_si256(top, 1));
+    four = _mm_max_epu32(four, _mm_shuffle_epi32(four, 0x4e));
+    four = _mm_max_epu32(four, _mm_shuffle_epi32(four, 0xb1));
+    return static_cast<uint32_t>(_mm_cvtsi128_si32(four));
   }
   static __m256i quantize_8(const float* x, __m256 inverse) {
     const __m256i n = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x), inverse));
     return _mm256_max_epi32(_mm256_min_epi32(n, _mm256_set1_epi32(127)), _mm256_set1_epi32(-127));
   }
-  /// q = clamp(round to nearest even(x * inverse), -127, 127) of 256 values; int16 sums of each 16.
-  static void quantize_256(const float* x, float inverse, uint8_t* q, uint8_t* sums) {
+  /// q = clamp(round to nearest even(x * inverse), -127, 127) of 32 values; int16 sums of each 16.
+  static void quantize_32(const float* x, float inverse, uint8_t* q, uint8_t* sums) {
     const __m256 inv = _mm256_set1_ps(inverse);
-    for (int i = 0; i < 16; ++i) {
+    for (int i = 0; i < 2; ++i) {
       const __m256i lo = quantize_8(x + 16 * i, inv), hi = quantize_8(x + 16 * i + 8, inv);
       const __m256i words = _mm256_permute4x64_epi64(_mm256_packs_epi32(lo, hi), 0xd8);
       const __m128i bytes =

@@ -43,8 +43,8 @@ void gemm_q4_k_avx512(const GemmArgs& args) noexcept { avx512::gemm<FormatQ4K>(a
 void gemm_q5_k_avx512(const GemmArgs& args) noexcept { avx512::gemm<FormatQ5K>(args); }
 void gemm_q6_k_avx512(const GemmArgs& args) noexcept { avx512::gemm<FormatQ6K>(args); }
 void gemm_iq4_xs_avx512(const GemmArgs& args) noexcept { avx512::gemm<FormatIQ4XS>(args); }
-void quantize_q8_256_avx512(const float* x, int64_t cols, uint8_t* row) noexcept {
-  quantize_q8_256<avx512::Ops>(x, cols, row);
+void quantize_q8_k_avx512(const float* x, int64_t cols, uint8_t* row) noexcept {
+  quantize_q8_k<avx512::Ops>(x, cols, row);
 }
 
 }  // namespace mete

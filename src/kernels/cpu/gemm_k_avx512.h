@@ -65,15 +65,15 @@ struct Avx512Ops {
     const __m512 nan = _mm512_castsi512_ps(_mm512_set1_epi32(0x7fc00000));
     _mm512_mask_storeu_ps(p, mask(lanes), _mm512_mask_mov_ps(a, _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q), nan));
   }
-  static uint32_t max_magnitude_256(const float* x) {
+  /// Bits of the largest |x| of 32.
+  static uint32_t max_magnitude_32(const float* x) {
     const Int mask31 = set(0x7fffffff);
-    Int top = zero();
-    for (int i = 0; i < 16; ++i) top = _mm512_max_epu32(top, and_(_mm512_loadu_si512(x + 16 * i), mask31));
-    return _mm512_reduce_max_epu32(top);
+    return _mm512_reduce_max_epu32(
+        _mm512_max_epu32(and_(_mm512_loadu_si512(x), mask31), and_(_mm512_loadu_si512(x + 16), mask31)));
   }
-  /// q = clamp(round to nearest even(x * inverse), -127, 127) of 256 values; int16 sums of each 16.
-  static void quantize_256(const float* x, float inverse, uint8_t* q, uint8_t* sums) {
-    for (int i = 0; i < 16; ++i) {
+  /// q = clamp(round to nearest even(x * inverse), -127, 127) of 32 values; int16 sums of each 16.
+  static void quantize_32(const float* x, float inverse, uint8_t* q, uint8_t* sums) {
+    for (int i = 0; i < 2; ++i) {
       Int n = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x + 16 * i), _mm512_set1_ps(inverse)));
       n = _mm512_max_epi32(_mm512_min_epi32(n, set(127)), set(-127));
       _mm_storeu_si128(reinterpret_cast<__m128i*>(q + 16 * i), _mm512_cvtepi32_epi8(n));

@@ -1,18 +1,21 @@
-// Matmul with 256-element super-block weights: the definition (docs/numerics.md). Per super-block, exact in
-// int32: isum = sum over sub-blocks j of S_j * (sum of q_w * q_a), msum = sum of M_j * (sum of q_a). Then, in
-// ascending order of super-blocks, acc = fma(d_w * d_a, isum, acc) and, for types with a minimum,
-// acc = fma(-(dmin_w * d_a), msum, acc). A NaN result is the canonical quiet NaN.
+// Matmul with 256-element super-block weights: the definition (docs/numerics.md). Activations have a scale d
+// per 32 elements. For each 32 in ascending order,
+//   sub-blocks of 32:  acc = fma((d_w * S) * d, dot, acc)      dot = sum of q_w * q_a
+//   sub-blocks of 16:  acc = fma(d_w * d, isum, acc)           isum = S * dot of the first + S * dot of the
+//   second
+// and then, for types with a minimum, for each sub-block acc = fma(-(dmin_w * M), d * (sum of q_a), acc).
+// Integers are exact. So are d_w * S and dmin_w * M: 11 bits times at most 8. A NaN result is the canonical
+// quiet NaN.
 //
-// Bounds of int32, with |q_a| <= 127 for 256 activations, so sum |q_a| <= 32512:
-//   Q2_K    q 0..3, S 0..15:              |isum| <= 3 * 15 * 32512 < 2^21
-//   Q3_K    q -4..3, S -32..31:           |isum| <= 4 * 32 * 32512 < 2^22
-//   Q4_K    q 0..15, S 0..63:             |isum| <= 15 * 63 * 32512 < 2^25
-//   Q5_K    q 0..31, S 0..63:             |isum| <= 31 * 63 * 32512 < 2^26
-//   Q6_K    q -32..31, S -128..127:       |isum| <= 32 * 128 * 32512 < 2^27
-//   IQ4_XS  q -127..113, S -32..31:       |isum| <= 127 * 32 * 32512 < 2^27
-//   |msum| <= 63 * 32512 < 2^21. SIMD tiers use unsigned weights q + zero point, at most 241, and folded
-//   ones (q times S), at most 252: their partial sums stay below 252 * 32512 < 2^23 before scaling, and a sum
-//   of 32 activations (int16) below 2^12.
+// Bounds, with |q_a| <= 127 for 32 activations, so sum |q_a| <= 4064 < 2^12:
+//   Q2_K    q 0..3, S 0..15:              |isum| <= 3 * 15 * 4064 < 2^18
+//   Q3_K    q -4..3, S -32..31:           |isum| <= 4 * 32 * 4064 < 2^19
+//   Q4_K    q 0..15:                      |dot| <= 15 * 4064 < 2^16
+//   Q5_K    q 0..31:                      |dot| <= 31 * 4064 < 2^17
+//   Q6_K    q -32..31, S -128..127:       |isum| <= 32 * 128 * 4064 < 2^24
+//   IQ4_XS  q -127..113:                  |dot| <= 127 * 4064 < 2^19
+// All are exact in float32. SIMD tiers use unsigned weights q + zero point, at most 241, and folded ones
+// (q times S), at most 252: their partial sums stay below 252 * 4064 < 2^20.
 #include <bit>
 #include <cmath>
 #include <cstring>
@@ -25,7 +28,7 @@
 namespace mete {
 namespace {
 
-constexpr int kBlock = 256;
+constexpr int kBlock = 256, kScaled = 32;  // elements with a weight scale d, with an activation scale
 
 /// One super-block of 16 rows, decoded.
 struct Block {
@@ -130,31 +133,39 @@ struct Type {
   bool has_min;
 };
 
-/// Adds super-block `b` of one token to its 16 sums.
-void add_block(const Type& type, const Block& w, const int8_t* q, const int16_t* sums, float d, float* acc) {
-  int32_t isum[kPanelRows] = {}, msum[kPanelRows] = {};
+/// Adds one super-block of one token to its 16 sums.
+void add_block(const Type& type, const Block& w, const int8_t* q, const int16_t* sums, const float* d,
+               float* acc) {
   const int size = kBlock / type.subs;
-  for (int j = 0; j < type.subs; ++j) {
-    int32_t dot[kPanelRows] = {};
-    for (int k = j * size; k < (j + 1) * size; ++k)
+  for (int block = 0; block < kBlock / kScaled; ++block) {
+    const int first = block * kScaled / size, end = (block + 1) * kScaled / size;
+    int32_t isum[kPanelRows] = {};
+    for (int j = first; j < end; ++j) {
+      int32_t dot[kPanelRows] = {};
+      for (int k = j * size; k < (j + 1) * size; ++k)
+        for (int lane = 0; lane < kPanelRows; ++lane)
+          dot[lane] += static_cast<int32_t>(w.q[k][lane]) * static_cast<int16_t>(q[k]);
       for (int lane = 0; lane < kPanelRows; ++lane)
-        dot[lane] += static_cast<int32_t>(w.q[k][lane]) * static_cast<int16_t>(q[k]);
-    const int32_t sum = type.subs == 16 ? sums[j] : sums[2 * j] + sums[2 * j + 1];
-    for (int lane = 0; lane < kPanelRows; ++lane) {
-      isum[lane] += w.scale[j][lane] * dot[lane];
-      if (type.has_min) msum[lane] += w.min[j][lane] * sum;
+        isum[lane] += size == kScaled ? dot[lane] : w.scale[j][lane] * dot[lane];
     }
-  }
-  for (int lane = 0; lane < kPanelRows; ++lane) {
-    acc[lane] = std::fmaf(w.d[lane] * d, static_cast<float>(isum[lane]), acc[lane]);
-    if (type.has_min) acc[lane] = std::fmaf(-(w.dmin[lane] * d), static_cast<float>(msum[lane]), acc[lane]);
+    for (int lane = 0; lane < kPanelRows; ++lane) {
+      const float d_w = size == kScaled ? w.d[lane] * static_cast<float>(w.scale[first][lane]) : w.d[lane];
+      acc[lane] = std::fmaf(d_w * d[block], static_cast<float>(isum[lane]), acc[lane]);
+    }
+    for (int j = first; type.has_min && j < end; ++j) {
+      const float sum = static_cast<float>(size == kScaled ? sums[2 * j] + sums[2 * j + 1] : sums[j]);
+      for (int lane = 0; lane < kPanelRows; ++lane) {
+        const float min = w.dmin[lane] * static_cast<float>(w.min[j][lane]);
+        acc[lane] = std::fmaf(-min, d[block] * sum, acc[lane]);
+      }
+    }
   }
 }
 
 void gemm_tokens(const Type& type, const GemmArgs& a, int64_t p, int64_t first, int64_t count) {
   constexpr int64_t kTokens = 64;
   float acc[kTokens][kPanelRows] = {};
-  const Q8x256Layout layout(a.cols);
+  const Q8KLayout layout(a.cols);
   const size_t row = row_bytes(type.dtype, a.cols);
   const size_t block_bytes = static_cast<size_t>(info(type.dtype).bytes);
   for (int64_t b = 0; b < a.cols / kBlock; ++b) {
@@ -166,7 +177,7 @@ void gemm_tokens(const Type& type, const GemmArgs& a, int64_t p, int64_t first, 
       const uint8_t* act = a.acts + static_cast<size_t>(first + t) * a.act_stride;
       add_block(type, w, reinterpret_cast<const int8_t*>(act) + b * kBlock,
                 reinterpret_cast<const int16_t*>(act + layout.sum) + b * 16,
-                reinterpret_cast<const float*>(act + layout.d)[b], acc[t]);
+                reinterpret_cast<const float*>(act + layout.d) + b * (kBlock / kScaled), acc[t]);
     }
   }
   const int64_t left = a.rows - p * kPanelRows, lanes = left < kPanelRows ? left : kPanelRows;
@@ -200,27 +211,27 @@ void gemm_iq4_xs_generic(const GemmArgs& args) noexcept {
   gemm({DType::kIQ4_XS, decode_iq4_xs, 8, false}, args);
 }
 
-void quantize_q8_256_generic(const float* x, int64_t cols, uint8_t* row) noexcept {
-  const Q8x256Layout layout(cols);
+void quantize_q8_k_generic(const float* x, int64_t cols, uint8_t* row) noexcept {
+  const Q8KLayout layout(cols);
   auto* q = reinterpret_cast<int8_t*>(row);
   auto* d = reinterpret_cast<float*>(row + layout.d);
   auto* sums = reinterpret_cast<int16_t*>(row + layout.sum);
-  for (int64_t b = 0; b < cols / kBlock; ++b, x += kBlock, q += kBlock, sums += 16) {
+  for (int64_t b = 0; b < cols / kScaled; ++b, x += kScaled, q += kScaled, sums += 2) {
     float amax = 0;
     bool finite = true;
-    for (int k = 0; k < kBlock; ++k) {
+    for (int k = 0; k < kScaled; ++k) {
       finite = finite && std::isfinite(x[k]);
       amax = std::fabs(x[k]) > amax ? std::fabs(x[k]) : amax;
     }
     if (!finite || amax < 0x1p-120f) {
       d[b] = finite ? 0.0f : std::bit_cast<float>(0x7fc00000u);
-      std::memset(q, 0, kBlock);
-      std::memset(sums, 0, 32);
+      std::memset(q, 0, kScaled);
+      std::memset(sums, 0, 4);
       continue;
     }
     d[b] = amax / 127.0f;
     const float inverse = 127.0f / amax;
-    for (int j = 0; j < 16; ++j) {
+    for (int j = 0; j < 2; ++j) {
       int sum = 0;
       for (int k = 16 * j; k < 16 * (j + 1); ++k) {
         const float rounded = (x[k] * inverse + 0x1.8p23f) - 0x1.8p23f;  // nearest even, |.| < 2^22

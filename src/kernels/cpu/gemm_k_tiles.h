@@ -1,9 +1,9 @@
 // Matmul with super-block weights for the SIMD tiers, written once over S, the tier's vector operations, and
-// F, the weight format (gemm_k_formats.h). The bits are those of gemm_k_generic.cpp: everything inside a
-// super-block is exact in int32 (bounds there), and super-blocks are added in ascending order.
+// F, the weight format (gemm_k_formats.h). The bits are those of gemm_k_generic.cpp: the dot product of 32
+// elements, an activation scale's, is exact in int32 (bounds there), and they are added in ascending order.
 //
 // Two ways to the same bits. Up to kNarrowLimit tokens: one panel, weights unpacked in registers, the
-// speed of memory. More: two panels are unpacked into scratch, and tiles of up to S::kTokens tokens pass over
+// speed of memory. More: two panels are unpacked into scratch, and tiles of up to kTokens tokens pass over
 // them.
 #pragma once
 
@@ -23,43 +23,53 @@ struct KGemm {
   using Float = typename S::Float;
   static constexpr int kRows = 16, kBlock = 256, kNarrowTokens = 4, kPanels = 2;
   static constexpr int kNarrowLimit = F::kSubs == 8 ? 16 : 8;
-  static constexpr int kSubs = F::kSubs, kPairs = F::kSubs / 2, kGroups = 64 / F::kSubs;
+  static constexpr int kSubs = F::kSubs;
+  static constexpr int kScaled = 32, kScales = kBlock / kScaled;  // activations per scale
+  static constexpr int kHalves = kSubs / kScales;                 // sub-blocks per activation scale
+  static constexpr int kParts = F::kFold ? 1 : kHalves;  // separate dots per activation scale in the wide way
+  static constexpr int kTokens = kParts > 1 && S::kTokens > 4 ? 4 : S::kTokens;  // a tile's; fits registers
   static constexpr int kDepth = 64;    // super-blocks per pass of the wide way: two panels of it fit L2
   static constexpr int kAhead = 8192;  // bytes that the narrow way prefetches ahead
-  // One unpacked super-block of one panel in scratch, byte offsets: groups of weights in order of k; int32
-  // scales; pairs of int16 minima; float d; float dmin.
-  static constexpr int kScales = 4096, kMins = kScales + 64 * kSubs, kD = kMins + 64 * kPairs;
-  static constexpr int kUnpacked = kD + 128;
+  // One unpacked super-block of one panel in scratch, byte offsets: groups of weights in order of k; scales
+  // of sub-blocks, float d * S if of 32 elements, else int32 S; float dmin * M of sub-blocks; float d.
+  static constexpr int kScaleAt = 4096, kMinAt = kScaleAt + 64 * kSubs;
+  static constexpr int kDAt = kMinAt + (F::kMin ? 64 * kSubs : 0), kUnpacked = kDAt + 64;
 
-  /// What a super-block of one activation row contributes besides its int8 values.
+  /// What a super-block of one activation row contributes besides its int8 values and scales.
   struct Sums {
-    int32_t start[kSubs];   // -kZero * sum over the sub-block; folded: [0] is kFoldedZero * sum over all
-    int32_t pairs[kPairs];  // sums of sub-blocks 2i, 2i + 1 as two int16
+    int32_t start[kSubs];  // -kZero * sum over the sub-block; folded: kFoldedZero * sum over each 32
+    float scaled[kSubs];   // d * sum over the sub-block
   };
 
   static const uint8_t* tail(const uint8_t* panel, int64_t blocks, int64_t b) {
     return panel + blocks * F::kBody + b * 32;
   }
 
-  static void read_sums(const uint8_t* sums16, bool folded, Sums* s) {
+  static void read_sums(const uint8_t* sums16, const float* d8, bool folded, Sums* s) {
     const __m256i sums = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(sums16));
     if constexpr (F::kMin) {
+      const __m256 d = _mm256_loadu_ps(d8);
       if constexpr (kSubs == 16) {
-        _mm256_storeu_si256(reinterpret_cast<__m256i*>(s->pairs), sums);
+        const __m256i lo = _mm256_cvtepi16_epi32(_mm256_castsi256_si128(sums));
+        const __m256i hi = _mm256_cvtepi16_epi32(_mm256_extracti128_si256(sums, 1));
+        const __m256 d_lo = _mm256_permutevar8x32_ps(d, _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3));
+        const __m256 d_hi = _mm256_permutevar8x32_ps(d, _mm256_setr_epi32(4, 4, 5, 5, 6, 6, 7, 7));
+        _mm256_storeu_ps(s->scaled, _mm256_mul_ps(d_lo, _mm256_cvtepi32_ps(lo)));
+        _mm256_storeu_ps(s->scaled + 8, _mm256_mul_ps(d_hi, _mm256_cvtepi32_ps(hi)));
       } else {
         const __m256i eight = _mm256_madd_epi16(sums, _mm256_set1_epi16(1));
-        _mm_storeu_si128(reinterpret_cast<__m128i*>(s->pairs),
-                         _mm_packs_epi32(_mm256_castsi256_si128(eight), _mm256_extracti128_si256(eight, 1)));
+        _mm256_storeu_ps(s->scaled, _mm256_mul_ps(d, _mm256_cvtepi32_ps(eight)));
       }
     }
+    auto* start = reinterpret_cast<__m256i*>(s->start);
     if constexpr (F::kFold) {
       if (folded) {
-        if constexpr (F::kFoldedZero != 0) s->start[0] = F::kFoldedZero * total(sums);
+        if constexpr (F::kFoldedZero != 0)
+          _mm256_storeu_si256(start, _mm256_madd_epi16(sums, _mm256_set1_epi16(F::kFoldedZero)));
         return;
       }
     }
     if constexpr (F::kZero != 0) {
-      auto* start = reinterpret_cast<__m256i*>(s->start);
       if constexpr (kSubs == 16) {
         const __m256i factor = _mm256_set1_epi32(-F::kZero & 0xffff);  // beside a zero in each pair of int16
         _mm256_storeu_si256(start,
@@ -71,39 +81,25 @@ struct KGemm {
       }
     }
   }
-  static int32_t total(__m256i sums16) {
-    const __m256i eight = _mm256_madd_epi16(sums16, _mm256_set1_epi16(1));
-    __m128i four = _mm_add_epi32(_mm256_castsi256_si128(eight), _mm256_extracti128_si256(eight, 1));
-    four = _mm_add_epi32(four, _mm_shuffle_epi32(four, 0x4e));
-    four = _mm_add_epi32(four, _mm_shuffle_epi32(four, 0xb1));
-    return _mm_cvtsi128_si32(four);
-  }
 
-  /// acc + d * isum - dmin * msum for one token and panel.
-  static Float add_block(Float acc, Float d, const float* d_act, Int isum) {
-    return S::fma(S::mul_float(d, S::set_float(*d_act)), S::to_float(isum), acc);
-  }
-  static Float subtract_mins(Float acc, Float dmin, const float* d_act, const uint8_t* mins,
-                             const Sums& sums) {
-    Int msum = S::zero();
-    METE_UNROLL
-    for (int i = 0; i < kPairs; ++i) msum = S::dot16(msum, S::load(mins + 64 * i), S::set(sums.pairs[i]));
-    return S::fnma(S::mul_float(dmin, S::set_float(*d_act)), S::to_float(msum), acc);
+  /// acc + (d_w * d) * isum for one token and panel.
+  static Float add_dot(Float acc, Float d_w, const float* d, Int isum) {
+    return S::fma(S::mul_float(d_w, S::set_float(*d)), S::to_float(isum), acc);
   }
 
   struct Acts {  // of the first token of a tile, at the first super-block of a pass
     const uint8_t *q, *d, *sums;
     size_t stride;
     const float* d_at(int t, int64_t b) const {
-      return reinterpret_cast<const float*>(d + static_cast<size_t>(t) * stride) + b;
+      return reinterpret_cast<const float*>(d + static_cast<size_t>(t) * stride) + b * kScales;
     }
     const uint8_t* sums_at(int t, int64_t b) const { return sums + static_cast<size_t>(t) * stride + b * 32; }
   };
   static Acts acts_at(const GemmArgs& g, int64_t token, int64_t b) {
-    const size_t blocks = static_cast<size_t>(g.cols) / kBlock;
-    const size_t d = (static_cast<size_t>(g.cols) + 63) / 64 * 64, sums = d + (blocks * 4 + 63) / 64 * 64;
+    const size_t cols = static_cast<size_t>(g.cols);
+    const size_t d = (cols + 63) / 64 * 64, sums = d + (cols / kScaled * 4 + 63) / 64 * 64;
     const uint8_t* row = g.acts + static_cast<size_t>(token) * g.act_stride;
-    return {row + b * kBlock, row + d + b * 4, row + sums + b * 32, g.act_stride};
+    return {row + b * kBlock, row + d + b * kScales * 4, row + sums + b * 32, g.act_stride};
   }
 
   template <int T>
@@ -120,12 +116,19 @@ struct KGemm {
       const uint8_t* body = panel + b * F::kBody;
       alignas(64) uint8_t buffer[256];
       const uint8_t* scales = F::scales(body, buffer);
+      alignas(64) uint8_t mins[256];
+      if constexpr (F::kMin) F::mins(body, mins);
       Sums sums[T];
-      Int isum[T];
       METE_UNROLL
-      for (int t = 0; t < T; ++t) {
-        read_sums(acts.sums_at(t, b), false, &sums[t]);
-        isum[t] = S::zero();
+      for (int t = 0; t < T; ++t) read_sums(acts.sums_at(t, b), acts.d_at(t, b), false, &sums[t]);
+      const Float d = F::d(body, tail(panel, blocks, b));
+      Int isum[kScales][T];
+      if constexpr (kHalves > 1) {
+        METE_UNROLL
+        for (int j = 0; j < kScales; ++j) {
+          METE_UNROLL
+          for (int t = 0; t < T; ++t) isum[j][t] = S::zero();
+        }
       }
       for (int c = 0; c < F::kChunks; ++c) {  // rolled: slower from memory when unrolled
         Int inner[kLocal][T];
@@ -151,20 +154,30 @@ struct KGemm {
         prefetch(body + kAhead, c);
         METE_UNROLL
         for (int j = 0; j < kLocal; ++j) {
-          const Int scale = S::load_i8(scales + 16 * F::sub(c, j * F::kShare));
+          const int sub = F::sub(c, j * F::kShare);
           METE_UNROLL
-          for (int t = 0; t < T; ++t) isum[t] = S::add(isum[t], S::mul(inner[j][t], scale));
+          for (int t = 0; t < T; ++t) {
+            Int& sum = isum[sub / kHalves][t];
+            if constexpr (kHalves == 1) {
+              sum = inner[j][t];
+            } else {
+              sum = S::add(sum, S::mul(inner[j][t], S::load_i8(scales + 16 * sub)));
+            }
+          }
         }
       }
-      const Float d = F::d(body, tail(panel, blocks, b));
-      METE_UNROLL
-      for (int t = 0; t < T; ++t) acc[t] = add_block(acc[t], d, acts.d_at(t, b), isum[t]);
-      if constexpr (F::kMin) {
-        alignas(64) uint8_t mins[64 * kPairs];
-        unpack_mins(body, mins);
+      for (int j = 0; j < kScales; ++j) {
+        const Float d_w = kHalves == 1 ? S::mul_float(d, S::to_float(S::load_i8(scales + 16 * j))) : d;
         METE_UNROLL
-        for (int t = 0; t < T; ++t)
-          acc[t] = subtract_mins(acc[t], F::dmin(body), acts.d_at(t, b), mins, sums[t]);
+        for (int t = 0; t < T; ++t) acc[t] = add_dot(acc[t], d_w, acts.d_at(t, b) + j, isum[j][t]);
+        if constexpr (F::kMin) {
+          METE_UNROLL
+          for (int sub = j * kHalves; sub < (j + 1) * kHalves; ++sub) {
+            const Float min = S::mul_float(F::dmin(body), S::to_float(S::load_u8(mins + 16 * sub)));
+            METE_UNROLL
+            for (int t = 0; t < T; ++t) acc[t] = S::fnma(min, S::set_float(sums[t].scaled[sub]), acc[t]);
+          }
+        }
       }
     }
     const int lanes = lanes_of(g, p);
@@ -187,6 +200,9 @@ struct KGemm {
     }
   }
 
+  static float* floats(uint8_t* p) { return reinterpret_cast<float*>(p); }
+  static const float* floats(const uint8_t* p) { return reinterpret_cast<const float*>(p); }
+
   static Int group(const uint8_t* q) {
     int32_t four;
     memcpy(&four, q, 4);
@@ -198,35 +214,40 @@ struct KGemm {
     return left < kRows ? static_cast<int>(left) : kRows;
   }
 
-  static void unpack_mins(const uint8_t* body, uint8_t* pairs) {
-    alignas(64) uint8_t bytes[256];
-    F::mins(body, bytes);
-    METE_UNROLL
-    for (int i = 0; i < kPairs; ++i)
-      S::store(pairs + 64 * i,
-               S::or_(S::load_u8(bytes + 32 * i), S::template sll32<16>(S::load_u8(bytes + 32 * i + 16))));
-  }
-
   /// Super-block b of a panel into `to` (kUnpacked bytes).
   static void unpack(const uint8_t* panel, int64_t blocks, int64_t b, uint8_t* to) {
     const uint8_t* body = panel + b * F::kBody;
     alignas(64) uint8_t buffer[256];
     const uint8_t* scales = F::scales(body, buffer);
-    for (int j = 0; j < kSubs; ++j) S::store(to + kScales + 64 * j, S::load_i8(scales + 16 * j));
-    if constexpr (F::kMin) unpack_mins(body, to + kMins);
+    const Float d = F::d(body, tail(panel, blocks, b));
+    S::store_float(floats(to + kDAt), d);
+    for (int j = 0; j < kSubs; ++j) {
+      const Int scale = S::load_i8(scales + 16 * j);
+      if constexpr (kHalves == 1) {
+        S::store_float(floats(to + kScaleAt + 64 * j), S::mul_float(d, S::to_float(scale)));
+      } else {
+        S::store(to + kScaleAt + 64 * j, scale);
+      }
+    }
+    if constexpr (F::kMin) {
+      alignas(64) uint8_t mins[256];
+      F::mins(body, mins);
+      const Float dmin = F::dmin(body);
+      for (int j = 0; j < kSubs; ++j)
+        S::store_float(floats(to + kMinAt + 64 * j),
+                       S::mul_float(dmin, S::to_float(S::load_u8(mins + 16 * j))));
+    }
     for (int c = 0; c < F::kChunks; ++c) {
       for (int i = 0; i < F::kSteps; ++i) {
         Int w[F::kParts];
         F::load(body, c, i, w);
         METE_UNROLL
         for (int n = 0; n < F::kParts; ++n) {
-          if constexpr (F::kFold) w[n] = F::fold(w[n], S::load(to + kScales + 64 * F::sub(c, n)));
+          if constexpr (F::kFold) w[n] = F::fold(w[n], S::load(to + kScaleAt + 64 * F::sub(c, n)));
           S::store(to + F::k(c, i, n) * kRows, w[n]);
         }
       }
     }
-    S::store_float(reinterpret_cast<float*>(to + kD), F::d(body, tail(panel, blocks, b)));
-    if constexpr (F::kMin) S::store_float(reinterpret_cast<float*>(to + kD + 64), F::dmin(body));
   }
 
   struct Pass {
@@ -251,15 +272,11 @@ struct KGemm {
         acc[t][p] =
             a.first ? S::zero_float() : S::load_part(a.out + t * a.out_stride + p * kRows, a.lanes[p]);
     }
+    constexpr int kGroups = 8 / kParts;
     for (int b = 0; b < a.depth; ++b) {
       Sums sums[T];
-      Int isum[T][kPanels];
       METE_UNROLL
-      for (int t = 0; t < T; ++t) {
-        if (F::kZero != 0 || F::kMin || F::kFold) read_sums(a.acts.sums_at(t, b), F::kFold, &sums[t]);
-        METE_UNROLL
-        for (int p = 0; p < kPanels; ++p) isum[t][p] = S::zero();
-      }
+      for (int t = 0; t < T; ++t) read_sums(a.acts.sums_at(t, b), a.acts.d_at(t, b), F::kFold, &sums[t]);
       const uint8_t* w[kPanels];
       METE_UNROLL
       for (int p = 0; p < kPanels; ++p) w[p] = a.weights[p] + b * kUnpacked;
@@ -269,50 +286,60 @@ struct KGemm {
           _mm_prefetch(reinterpret_cast<const char*>(a.next[p]) + at, _MM_HINT_T0);
       }
       const uint8_t* q = a.acts.q + b * kBlock;
-      for (int s = 0; s < kSubs; ++s) {
-        Int inner[T][kPanels];
+      for (int j = 0; j < kScales; ++j) {
+        Int isum[T][kPanels];
         METE_UNROLL
-        for (int t = 0; t < T; ++t) {
-          METE_UNROLL
-          for (int p = 0; p < kPanels; ++p)
-            inner[t][p] = F::kFold ? isum[t][p] : F::kZero == 0 ? S::zero() : S::set(sums[t].start[s]);
-        }
-        METE_UNROLL
-        for (int i = 0; i < kGroups; ++i) {
-          Int wi[kPanels];
-          METE_UNROLL
-          for (int p = 0; p < kPanels; ++p) wi[p] = S::load(w[p] + 64 * (s * kGroups + i));
+        for (int h = 0; h < kParts; ++h) {
+          const int sub = j * kParts + h;
+          Int inner[T][kPanels];
           METE_UNROLL
           for (int t = 0; t < T; ++t) {
-            const Int x = group(q + static_cast<size_t>(t) * a.acts.stride + 4 * (s * kGroups + i));
             METE_UNROLL
-            for (int p = 0; p < kPanels; ++p) inner[t][p] = S::template dot<F::kMax>(inner[t][p], wi[p], x);
+            for (int p = 0; p < kPanels; ++p)
+              inner[t][p] = F::kFold || F::kZero == 0 ? S::zero() : S::set(sums[t].start[sub]);
+          }
+          METE_UNROLL
+          for (int i = 0; i < kGroups; ++i) {
+            Int wi[kPanels];
+            METE_UNROLL
+            for (int p = 0; p < kPanels; ++p) wi[p] = S::load(w[p] + 64 * (sub * kGroups + i));
+            METE_UNROLL
+            for (int t = 0; t < T; ++t) {
+              const Int x = group(q + static_cast<size_t>(t) * a.acts.stride + 4 * (sub * kGroups + i));
+              METE_UNROLL
+              for (int p = 0; p < kPanels; ++p) inner[t][p] = S::template dot<F::kMax>(inner[t][p], wi[p], x);
+            }
+          }
+          METE_UNROLL
+          for (int p = 0; p < kPanels; ++p) {
+            METE_UNROLL
+            for (int t = 0; t < T; ++t) {
+              if constexpr (kParts == 1) {
+                isum[t][p] = inner[t][p];
+              } else {
+                const Int part = S::mul(inner[t][p], S::load(w[p] + kScaleAt + 64 * sub));
+                isum[t][p] = h == 0 ? part : S::add(isum[t][p], part);
+              }
+            }
           }
         }
         METE_UNROLL
         for (int p = 0; p < kPanels; ++p) {
+          const Float d_w = S::load_float(floats(w[p] + (kHalves == 1 ? kScaleAt + 64 * j : kDAt)));
           METE_UNROLL
           for (int t = 0; t < T; ++t) {
             if constexpr (F::kFold) {
-              isum[t][p] = inner[t][p];
-            } else {
-              isum[t][p] = S::add(isum[t][p], S::mul(inner[t][p], S::load(w[p] + kScales + 64 * s)));
+              if constexpr (F::kFoldedNegated) isum[t][p] = S::sub(S::set(sums[t].start[j]), isum[t][p]);
             }
-          }
-        }
-      }
-      METE_UNROLL
-      for (int p = 0; p < kPanels; ++p) {
-        const Float d = S::load_float(reinterpret_cast<const float*>(w[p] + kD));
-        METE_UNROLL
-        for (int t = 0; t < T; ++t) {
-          if constexpr (F::kFold) {
-            if constexpr (F::kFoldedNegated) isum[t][p] = S::sub(S::set(sums[t].start[0]), isum[t][p]);
-          }
-          acc[t][p] = add_block(acc[t][p], d, a.acts.d_at(t, b), isum[t][p]);
-          if constexpr (F::kMin) {
-            const Float dmin = S::load_float(reinterpret_cast<const float*>(w[p] + kD + 64));
-            acc[t][p] = subtract_mins(acc[t][p], dmin, a.acts.d_at(t, b), w[p] + kMins, sums[t]);
+            acc[t][p] = add_dot(acc[t][p], d_w, a.acts.d_at(t, b) + j, isum[t][p]);
+            if constexpr (F::kMin) {
+              METE_UNROLL
+              for (int h = 0; h < kHalves; ++h) {
+                const int sub = j * kHalves + h;
+                const Float min = S::load_float(floats(w[p] + kMinAt + 64 * sub));
+                acc[t][p] = S::fnma(min, S::set_float(sums[t].scaled[sub]), acc[t][p]);
+              }
+            }
           }
         }
       }
@@ -353,14 +380,14 @@ struct KGemm {
     for (int64_t p = g.panel_begin; p < g.panel_end; p += kPanels) {
       for (int64_t b = 0; b < blocks; b += kDepth) {
         const Pass pass = unpack_pass(g, p, b);
-        const int64_t tiles = (g.tokens + S::kTokens - 1) / S::kTokens;
+        const int64_t tiles = (g.tokens + kTokens - 1) / kTokens;
         for (int64_t i = 0; i < tiles; ++i) {
           Pass a = pass;
-          a.acts = acts_at(g, i * S::kTokens, b);
-          a.out = g.out + i * S::kTokens * g.out_stride + p * kRows;
+          a.acts = acts_at(g, i * kTokens, b);
+          a.out = g.out + i * kTokens * g.out_stride + p * kRows;
           a.next_bytes = F::kBody / tiles + 1;
           a.next_at = i * a.depth * a.next_bytes;
-          wide_tokens<S::kTokens>(a, g.tokens - i * S::kTokens);
+          wide_tokens<kTokens>(a, g.tokens - i * kTokens);
         }
       }
     }
