@@ -155,8 +155,8 @@ std::string cpu_text() {
 
 const char* activation_text(DType type) {
   switch (activation_kind(type)) {
-    case ActivationKind::kQ8_32:
-      return "int8, blocks of 32";
+    case ActivationKind::kQ8_16:
+      return "int8, blocks of 16";
     case ActivationKind::kQ8_K:
       return "int8, blocks of 32";
     default:

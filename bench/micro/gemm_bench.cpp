@@ -107,7 +107,7 @@ struct Problem {
       quantise(table)(x.data(), k, acts.data() + static_cast<size_t>(t) * stride());
   }
   QuantizeActivationFn quantise(const KernelTable& table) const {
-    return activation_kind(type) == ActivationKind::kQ8_K ? table.quantize_q8_k : table.quantize_q8_32;
+    return activation_kind(type) == ActivationKind::kQ8_K ? table.quantize_q8_k : table.quantize_q8_16;
   }
   size_t stride() const { return activation_row_bytes(activation_kind(type), cols); }
   void run(const KernelTable& table) {

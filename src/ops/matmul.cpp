@@ -42,13 +42,13 @@ void prepare(Context& ctx, const float* x, int64_t tokens, int64_t x_stride,
   }
   if (bytes == 0) return;
   uint8_t* buffer = ctx.activations.get(bytes);
-  for (const ActivationKind kind : {ActivationKind::kQ8_32, ActivationKind::kQ8_K}) {
+  for (const ActivationKind kind : {ActivationKind::kQ8_16, ActivationKind::kQ8_K}) {
     Activations& a = acts[static_cast<int>(kind)];
     if (a.stride == 0) continue;
     uint8_t* rows = buffer + offset[static_cast<int>(kind)];
     a.rows = rows;
     const QuantizeActivationFn quantize =
-        kind == ActivationKind::kQ8_32 ? ctx.kernels.quantize_q8_32 : ctx.kernels.quantize_q8_k;
+        kind == ActivationKind::kQ8_16 ? ctx.kernels.quantize_q8_16 : ctx.kernels.quantize_q8_k;
     // A few rows are quantised faster than other threads can be woken.
     const int64_t grain = tokens * cols <= 32768 ? tokens : std::max<int64_t>(1, 16384 / cols);
     ctx.pool.parallel_for(tokens, grain, [&](int64_t begin, int64_t end, int) {

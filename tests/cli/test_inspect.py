@@ -107,7 +107,7 @@ class Inspect(unittest.TestCase):
         self.assertEqual([engine[k] for k in ("layers", "d_model", "heads", "kv_heads", "head_dim", "vocab")],
                          [30, 576, 9, 3, 64, 49152])
         self.assertEqual(engine["kv_bytes_per_token_f16"], 30 * 3 * 64 * 2 * 2)
-        self.assertEqual(engine["activations"]["Q4_1"], "int8, blocks of 32")
+        self.assertEqual(engine["activations"]["Q4_1"], "int8, blocks of 16")
 
     def test_a_failed_write_is_exit_1_and_no_crash(self):
         with open("/dev/full", "wb") as full:

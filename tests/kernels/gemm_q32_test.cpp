@@ -75,9 +75,9 @@ struct Acts {
   AlignedBuffer data;
   size_t stride;
   Acts(const KernelTable& table, const std::vector<float>& x, int64_t tokens, int64_t cols)
-      : data(Q8x32Layout(cols).bytes * static_cast<size_t>(tokens)), stride(Q8x32Layout(cols).bytes) {
+      : data(Q8x16Layout(cols).bytes * static_cast<size_t>(tokens)), stride(Q8x16Layout(cols).bytes) {
     for (int64_t t = 0; t < tokens; ++t) {
-      table.quantize_q8_32(&x[static_cast<size_t>(t * cols)], cols,
+      table.quantize_q8_16(&x[static_cast<size_t>(t * cols)], cols,
                            data.data() + static_cast<size_t>(t) * stride);
     }
   }
@@ -135,7 +135,7 @@ double weight_at(DType type, const uint8_t* block, int e) {
 
 TEST(GemmQ32, OffsetsAreThoseOfTheActivationLayout) {
   for (int64_t cols = 32; cols <= 4096; cols += 32) {
-    const Q8x32Layout layout(cols);
+    const Q8x16Layout layout(cols);
     const Q32Offsets at = q32_offsets(cols);
     ASSERT_EQ(at.d, static_cast<int64_t>(layout.d));
     ASSERT_EQ(at.s, static_cast<int64_t>(layout.s));
@@ -160,7 +160,7 @@ TEST(GemmQ32, AgreesWithSumsInDouble) {
             double y = 0;
             for (int64_t k = 0; k < cols; ++k) {
               float d;
-              std::memcpy(&d, act + Q8x32Layout(cols).d + k / 32 * 4, 4);
+              std::memcpy(&d, act + Q8x16Layout(cols).d + k / 16 * 4, 4);
               const uint8_t* row = &weights[static_cast<size_t>(n) * row_bytes(type, cols)];
               y += weight_at(type, row + k / 32 * info(type).bytes, static_cast<int>(k % 32)) *
                    static_cast<double>(d) * static_cast<int8_t>(act[k]);
@@ -222,19 +222,19 @@ TEST(GemmQ32, ARowDoesNotDependOnTheOthers) {
   }
 }
 
-/// Activation rows written by hand: every q is `q`, d = 1/2.
+/// Activation rows written by hand: every q is `q`, d = 1/2 and 1/4 by turns.
 AlignedBuffer constant_acts(int q, int64_t tokens, int64_t cols) {
-  const Q8x32Layout layout(cols);
+  const Q8x16Layout layout(cols);
   AlignedBuffer data(layout.bytes * static_cast<size_t>(tokens));
   for (int64_t t = 0; t < tokens; ++t) {
     uint8_t* row = data.data() + static_cast<size_t>(t) * layout.bytes;
     std::memset(row, q, static_cast<size_t>(cols));
-    const float d = 0.5f, s = d * static_cast<float>(32 * q);
-    const int32_t sum = 32 * q;
+    const float d[2] = {0.5f, 0.25f}, s = 0.75f * static_cast<float>(16 * q);
+    const int32_t sum[2] = {16 * q, 16 * q};
     for (size_t b = 0; b < static_cast<size_t>(cols / 32); ++b) {
-      std::memcpy(row + layout.d + 4 * b, &d, 4);
+      std::memcpy(row + layout.d + 8 * b, d, 8);
       std::memcpy(row + layout.s + 4 * b, &s, 4);
-      std::memcpy(row + layout.sum + 4 * b, &sum, 4);
+      std::memcpy(row + layout.sum + 8 * b, sum, 8);
     }
   }
   return data;
@@ -259,11 +259,13 @@ TEST(GemmQ32, ExtremeBytes) {
       for (int q : {127, -127, 0, 1}) {
         const AlignedBuffer acts = constant_acts(q, tokens, cols);
         double expected = 0;
-        for (int k = 0; k < cols; ++k) expected += weight_at(type, weights.data(), k % 32) * q * 0.5;
+        for (int k = 0; k < cols; ++k) {
+          expected += weight_at(type, weights.data(), k % 32) * q * (k % 32 < 16 ? 0.5 : 0.25);
+        }
         for (CpuTier tier : supported_tiers()) {
           for (int64_t m : {int64_t{1}, tokens}) {
             const std::vector<float> out =
-                multiply(tier_table(tier), type, panels, rows, cols, acts.data(), Q8x32Layout(cols).bytes, m);
+                multiply(tier_table(tier), type, panels, rows, cols, acts.data(), Q8x16Layout(cols).bytes, m);
             for (int64_t t = 0; t < m; ++t) {
               for (int64_t n = 0; n < rows; ++n) {
                 ASSERT_EQ(static_cast<double>(out[static_cast<size_t>(t * (rows + 3) + n)]), expected)
@@ -284,8 +286,9 @@ TEST(GemmQ32, EveryScaleGivesTheBitsOfGeneric) {
   const KernelTable generic = tier_table(CpuTier::kGeneric);
   std::vector<float> x = random_floats(static_cast<size_t>(tokens * cols), 41);
   for (size_t i = 0; i < 32; ++i) x[128 + i] = 0;            // zero block
+  for (size_t i = 0; i < 16; ++i) x[176 + i] = 0;            // half a block
   for (size_t i = 0; i < 128; ++i) x[256 + i] *= 0x1p-118f;  // denormal products
-  for (size_t i = 0; i < 32; ++i) x[384 + i] *= 0x1p-125f;   // below the floor
+  for (size_t i = 0; i < 48; ++i) x[384 + i] *= 0x1p-125f;   // below the floor
   x[512 + 40] = std::numeric_limits<float>::infinity();
   x[640 + 5] = -std::numeric_limits<float>::quiet_NaN();
   for (size_t i = 0; i < 128; ++i) x[768 + i] *= 0x1p120f;  // overflowing sums
@@ -323,62 +326,90 @@ TEST(GemmQ32, EveryScaleGivesTheBitsOfGeneric) {
   }
 }
 
-TEST(QuantizeQ8x32, MatchesItsDefinitionAndGeneric) {
-  const int64_t cols = 32 * 4096;
+TEST(QuantizeQ8x16, MatchesItsDefinitionAndGeneric) {
+  const int64_t cols = 16 * 8192;
   std::vector<float> x(static_cast<size_t>(cols));
-  for (size_t i = 0; i < x.size(); ++i) {  // floats of all magnitudes, one exponent range per block
+  for (size_t i = 0; i < x.size(); ++i) {  // floats of all magnitudes, one exponent range per 16
     const uint64_t r = bits_at(51, i);
-    const uint32_t exponent = static_cast<uint32_t>(i / 32 * 254 / 4096 + (r >> 60 & 1));
+    const uint32_t exponent = static_cast<uint32_t>(i / 16 * 254 / 8192 + (r >> 60 & 1));
     const uint32_t bits = static_cast<uint32_t>(r & 0x807fffffu) | exponent << 23;
     std::memcpy(&x[i], &bits, 4);
   }
-  for (size_t i = 0; i < 32; ++i) x[i] = 0;
-  for (size_t i = 0; i < 32; ++i) x[3200 + i] = static_cast<float>(i) - 0.5f;  // ties once scaled
-  x[3200] = 127, x[3231] = -127;
-  x[6400 + 31] = std::numeric_limits<float>::infinity();
-  x[6432] = std::numeric_limits<float>::signaling_NaN();
+  for (size_t i = 0; i < 48; ++i) x[i] = 0;
+  for (size_t i = 0; i < 16; ++i) x[3200 + i] = static_cast<float>(i) - 0.5f;  // ties once scaled
+  x[3200] = 127, x[3215] = -127;
+  x[6400 + 31] = std::numeric_limits<float>::infinity();  // the second half of its block
+  x[6432] = std::numeric_limits<float>::signaling_NaN();  // the first
   const Acts expected(tier_table(CpuTier::kGeneric), x, 1, cols);
-  const Q8x32Layout layout(cols);
+  const Q8x16Layout layout(cols);
   for (CpuTier tier : supported_tiers()) {
     const Acts acts(tier_table(tier), x, 1, cols);
     ASSERT_EQ(std::memcmp(acts.data.data(), expected.data.data(), expected.data.bytes()), 0) << name(tier);
   }
   const uint8_t* row = expected.data.data();
-  for (size_t b = 0; b < static_cast<size_t>(cols / 32); ++b) {
-    float d, s, amax = 0;
-    int32_t sum, total = 0;
-    std::memcpy(&d, row + layout.d + 4 * b, 4);
-    std::memcpy(&s, row + layout.s + 4 * b, 4);
-    std::memcpy(&sum, row + layout.sum + 4 * b, 4);
+  std::vector<float> d(static_cast<size_t>(cols / 16)), minimum(d.size() / 2);
+  std::vector<int32_t> sum(d.size());
+  std::memcpy(d.data(), row + layout.d, d.size() * 4);
+  std::memcpy(minimum.data(), row + layout.s, minimum.size() * 4);
+  std::memcpy(sum.data(), row + layout.sum, sum.size() * 4);
+  const auto bits = [](float y) {
+    uint32_t u;
+    std::memcpy(&u, &y, 4);
+    return u;
+  };
+  for (size_t b = 0; b < d.size(); ++b) {
+    float amax = 0;
+    int32_t total = 0;
     bool finite = true;
-    for (size_t i = 0; i < 32; ++i) {
-      finite = finite && std::isfinite(x[32 * b + i]);
-      amax = std::max(amax, std::fabs(x[32 * b + i]));
-      total += static_cast<int8_t>(row[32 * b + i]);
+    for (size_t i = 0; i < 16; ++i) {
+      finite = finite && std::isfinite(x[16 * b + i]);
+      amax = std::max(amax, std::fabs(x[16 * b + i]));
+      total += static_cast<int8_t>(row[16 * b + i]);
     }
+    ASSERT_EQ(sum[b], total);
     if (!finite) {
-      uint32_t bits[2];
-      std::memcpy(&bits[0], &d, 4);
-      std::memcpy(&bits[1], &s, 4);
-      ASSERT_EQ(bits[0], 0x7fc00000u);
-      ASSERT_EQ(bits[1], 0x7fc00000u);
-      ASSERT_EQ(sum, 0);
-      ASSERT_EQ(total, 0);
+      ASSERT_EQ(bits(d[b]), 0x7fc00000u);
+      for (size_t i = 0; i < 16; ++i) ASSERT_EQ(row[16 * b + i], 0);
       continue;
     }
-    ASSERT_EQ(sum, total);
-    ASSERT_EQ(d, amax < 0x1p-120f ? 0.0f : amax / 127.0f);
-    ASSERT_EQ(s, d * static_cast<float>(sum));
-    for (size_t i = 0; i < 32; ++i) {
-      const double q = static_cast<int8_t>(row[32 * b + i]);
+    ASSERT_EQ(d[b], amax < 0x1p-120f ? 0.0f : amax / 127.0f);
+    for (size_t i = 0; i < 16; ++i) {
+      const double q = static_cast<int8_t>(row[16 * b + i]);
       const double exact =
-          d == 0 ? 0 : static_cast<double>(x[32 * b + i]) * 127.0 / static_cast<double>(amax);
+          d[b] == 0 ? 0 : static_cast<double>(x[16 * b + i]) * 127.0 / static_cast<double>(amax);
       ASSERT_LE(std::fabs(q - exact), 0.5 + 1e-4) << b;
       ASSERT_LE(std::fabs(q), 127);
     }
   }
+  for (size_t b = 0; b < minimum.size(); ++b) {
+    if (std::isnan(d[2 * b]) || std::isnan(d[2 * b + 1])) {
+      ASSERT_EQ(bits(minimum[b]), 0x7fc00000u);
+      continue;
+    }
+    const float first = d[2 * b] * static_cast<float>(sum[2 * b]);
+    ASSERT_EQ(bits(minimum[b]), bits(std::fma(d[2 * b + 1], static_cast<float>(sum[2 * b + 1]), first)));
+  }
+  EXPECT_EQ(bits(minimum[200]), 0x7fc00000u);
+  EXPECT_EQ(bits(minimum[201]), 0x7fc00000u);
+  EXPECT_NE(bits(d[400]), 0x7fc00000u);
+  EXPECT_EQ(bits(d[401]), 0x7fc00000u);
   EXPECT_EQ(static_cast<int8_t>(row[3200 + 2]), 2);  // 1.5 to even
   EXPECT_EQ(static_cast<int8_t>(row[3200 + 3]), 2);  // 2.5 to even
+}
+
+TEST(QuantizeQ8x16, AnyNumberOfBlocksGivesTheBitsOfGeneric) {
+  for (int64_t cols : {32, 64, 96, 544, 576}) {
+    for (int64_t wild = -1; wild < cols; wild += 11) {
+      std::vector<float> x = random_floats(static_cast<size_t>(cols), 71);
+      if (wild >= 0) x[static_cast<size_t>(wild)] = std::numeric_limits<float>::infinity();
+      const Acts expected(tier_table(CpuTier::kGeneric), x, 1, cols);
+      for (CpuTier tier : supported_tiers()) {
+        const Acts acts(tier_table(tier), x, 1, cols);
+        ASSERT_EQ(std::memcmp(acts.data.data(), expected.data.data(), expected.data.bytes()), 0)
+            << name(tier) << " K " << cols << " infinity at " << wild;
+      }
+    }
+  }
 }
 
 /// Fixed input, so that every compiler, optimisation level and machine must print one number.
@@ -394,7 +425,7 @@ TEST(GemmQ32, GoldenHash) {
                    acts.data.data(), acts.stride, tokens);
       hash = XXH64(out.data(), out.size() * 4, hash);
     }
-    EXPECT_EQ(hash, 12311406075520762777ULL) << name(tier);
+    EXPECT_EQ(hash, 15665382453911178495ULL) << name(tier);
   }
 }
 

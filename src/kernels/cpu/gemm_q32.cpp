@@ -13,7 +13,7 @@ namespace mete {
     table.gemm[static_cast<int>(DType::kQ8_0)] = gemm_q8_0_##tier;     \
     table.gemm[static_cast<int>(DType::kIQ4_NL)] = gemm_iq4_nl_##tier; \
     table.gemm[static_cast<int>(DType::kMXFP4)] = gemm_mxfp4_##tier;   \
-    table.quantize_q8_32 = quantize_q8_32_##tier;                      \
+    table.quantize_q8_16 = quantize_q8_16_##tier;                      \
   } while (false)
 
 void fill_gemm_q32(CpuTier tier, KernelTable& table) {

@@ -13,7 +13,7 @@
   void gemm_q8_0_##tier(const GemmArgs& args) noexcept;   \
   void gemm_iq4_nl_##tier(const GemmArgs& args) noexcept; \
   void gemm_mxfp4_##tier(const GemmArgs& args) noexcept;  \
-  void quantize_q8_32_##tier(const float* x, int64_t cols, uint8_t* row) noexcept;
+  void quantize_q8_16_##tier(const float* x, int64_t cols, uint8_t* row) noexcept;
 
 /// The functions of a tier from the templates in its namespace (gemm_q32_tiles.h).
 #define METE_DEFINE_GEMM_Q32(tier)                                                           \
@@ -24,7 +24,7 @@
   void gemm_q8_0_##tier(const GemmArgs& args) noexcept { tier::gemm<tier::Q8_0>(args); }     \
   void gemm_iq4_nl_##tier(const GemmArgs& args) noexcept { tier::gemm<tier::IQ4_NL>(args); } \
   void gemm_mxfp4_##tier(const GemmArgs& args) noexcept { tier::gemm<tier::MXFP4>(args); }   \
-  void quantize_q8_32_##tier(const float* x, int64_t cols, uint8_t* row) noexcept {          \
+  void quantize_q8_16_##tier(const float* x, int64_t cols, uint8_t* row) noexcept {          \
     tier::quantize(x, cols, row);                                                            \
   }
 
@@ -38,13 +38,14 @@ METE_DECLARE_GEMM_Q32(avx512_vnni)
 
 namespace {  // a copy of its own for every tier's file
 
-/// Byte offsets inside an activation row: Q8x32Layout of quant/activation.h without its headers.
+/// Byte offsets inside an activation row: Q8x16Layout of quant/activation.h without its headers.
 struct Q32Offsets {
   int64_t d, s, sum;
 };
 inline Q32Offsets q32_offsets(int64_t cols) {
-  const int64_t quants = (cols + 63) / 64 * 64, array = (cols / 32 * 4 + 63) / 64 * 64;
-  return {quants, quants + array, quants + 2 * array};
+  const int64_t d = (cols + 63) / 64 * 64;
+  const int64_t s = d + (cols / 32 * 8 + 63) / 64 * 64;
+  return {d, s, s + (cols / 32 * 4 + 63) / 64 * 64};
 }
 
 /// What IQ4_NL's and MXFP4's four bits stand for (MXFP4: E2M1 doubled, hence the scale 2^(e - 128)).

@@ -78,16 +78,21 @@ float dot_row(const int8_t* values, const float* scales, const float* mins, cons
               const Q32Offsets& at, int64_t blocks) {
   float acc = 0.0f;
   for (int64_t b = 0; b < blocks; ++b) {
-    int32_t dot = 0;
-    for (int e = 0; e < 32; ++e) {
-      dot += values[b * 32 + e] * static_cast<int8_t>(act[b * 32 + e]);
+    for (int64_t half = 2 * b; half < 2 * b + 2; ++half) {
+      int32_t dot = 0;
+      for (int64_t e = half * 16; e < half * 16 + 16; ++e) {
+        dot += values[e] * static_cast<int8_t>(act[e]);
+      }
+      float d;
+      std::memcpy(&d, act + at.d + half * 4, 4);
+      const float scale = scales[b] * d;
+      acc = std::fmaf(scale, static_cast<float>(dot), acc);
     }
-    float d, s;
-    std::memcpy(&d, act + at.d + b * 4, 4);
-    std::memcpy(&s, act + at.s + b * 4, 4);
-    const float scale = scales[b] * d;
-    acc = std::fmaf(scale, static_cast<float>(dot), acc);
-    if (kMin) acc = std::fmaf(mins[b], s, acc);
+    if (kMin) {
+      float s;
+      std::memcpy(&s, act + at.s + b * 4, 4);
+      acc = std::fmaf(mins[b], s, acc);
+    }
   }
   return acc;
 }
@@ -127,13 +132,13 @@ void gemm_q8_0_generic(const GemmArgs& args) noexcept { gemm<Q8_0>(args); }
 void gemm_iq4_nl_generic(const GemmArgs& args) noexcept { gemm<IQ4_NL>(args); }
 void gemm_mxfp4_generic(const GemmArgs& args) noexcept { gemm<MXFP4>(args); }
 
-void quantize_q8_32_generic(const float* x, int64_t cols, uint8_t* row) noexcept {
+void quantize_q8_16_generic(const float* x, int64_t cols, uint8_t* row) noexcept {
   const Q32Offsets at = q32_offsets(cols);
-  for (int64_t b = 0; b < cols / 32; ++b) {
+  for (int64_t b = 0; b < cols / 16; ++b) {
     uint32_t largest = 0;  // as integers, magnitudes order like the floats and non-finite ones come last
-    for (int i = 0; i < 32; ++i) {
+    for (int i = 0; i < 16; ++i) {
       uint32_t bits;
-      std::memcpy(&bits, x + b * 32 + i, 4);
+      std::memcpy(&bits, x + b * 16 + i, 4);
       bits &= 0x7fffffffu;
       if (bits > largest) largest = bits;
     }
@@ -145,22 +150,27 @@ void quantize_q8_32_generic(const float* x, int64_t cols, uint8_t* row) noexcept
       inverse = 127.0f / amax;
     }
     int32_t sum = 0;
-    for (int i = 0; i < 32; ++i) {
+    for (int i = 0; i < 16; ++i) {
       // Adding and subtracting 1.5 * 2^23 rounds to nearest even; the product is at most 127.00002 in size.
-      const float y = finite ? x[b * 32 + i] * inverse : 0.0f;
+      const float y = finite ? x[b * 16 + i] * inverse : 0.0f;
       int32_t q = static_cast<int32_t>((y + 0x1.8p23f) - 0x1.8p23f);
       q = q > 127 ? 127 : q < -127 ? -127 : q;
-      row[b * 32 + i] = static_cast<uint8_t>(q);
+      row[b * 16 + i] = static_cast<uint8_t>(q);
       sum += q;
     }
-    float s = d * static_cast<float>(sum);
-    if (!finite) {
-      std::memcpy(&d, &kCanonicalNan, 4);
-      std::memcpy(&s, &kCanonicalNan, 4);
-    }
+    if (!finite) std::memcpy(&d, &kCanonicalNan, 4);
     std::memcpy(row + at.d + b * 4, &d, 4);
-    std::memcpy(row + at.s + b * 4, &s, 4);
     std::memcpy(row + at.sum + b * 4, &sum, 4);
+  }
+  for (int64_t b = 0; b < cols / 32; ++b) {
+    float d[2];
+    int32_t sum[2];
+    std::memcpy(d, row + at.d + b * 8, 8);
+    std::memcpy(sum, row + at.sum + b * 8, 8);
+    const float first = d[0] * static_cast<float>(sum[0]);
+    float s = std::fmaf(d[1], static_cast<float>(sum[1]), first);
+    if (s != s) std::memcpy(&s, &kCanonicalNan, 4);
+    std::memcpy(row + at.s + b * 4, &s, 4);
   }
 }
 

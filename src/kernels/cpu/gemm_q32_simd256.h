@@ -12,7 +12,7 @@ using Mask = __m256i;
 constexpr int kLanes = 8;
 constexpr int kVectors = 2;      // vectors per panel
 constexpr int kTileVectors = 2;  // vectors per prefill tile: one panel
-constexpr int kTileTokens = kVnni ? 6 : 4;
+constexpr int kTileTokens = kVnni ? 6 : 3;
 constexpr int kDirectTokens = 2;
 
 static inline Int load(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
@@ -87,35 +87,31 @@ static inline Int magnitude8(Int x) { return _mm256_abs_epi8(x); }
 /// a with the sign of w, 0 where w is 0
 static inline Int with_sign8(Int a, Int w) { return _mm256_sign_epi8(a, w); }
 
-static inline int32_t max_lane(Int x) {
-  __m128i m = _mm_max_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
-  m = _mm_max_epi32(m, _mm_shuffle_epi32(m, 0x4e));
-  m = _mm_max_epi32(m, _mm_shuffle_epi32(m, 0xb1));
-  return _mm_cvtsi128_si32(m);
+static inline Int max32(Int a, Int b) { return _mm256_max_epi32(a, b); }
+/// Lane i: kOp over the eight lanes of the i-th argument.
+template <Int (*kOp)(Int, Int)>
+static inline __m128i reduce4(Int a, Int b, Int c, Int d) {
+  const Int ab = kOp(_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b));
+  const Int cd = kOp(_mm256_unpacklo_epi32(c, d), _mm256_unpackhi_epi32(c, d));
+  const Int x = kOp(_mm256_unpacklo_epi64(ab, cd), _mm256_unpackhi_epi64(ab, cd));
+  return _mm256_castsi256_si128(kOp(x, _mm256_permute2x128_si256(x, x, 1)));
 }
-static inline int32_t sum_lanes(Int x) {
-  __m128i m = _mm_add_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
-  m = _mm_add_epi32(m, _mm_shuffle_epi32(m, 0x4e));
-  m = _mm_add_epi32(m, _mm_shuffle_epi32(m, 0xb1));
-  return _mm_cvtsi128_si32(m);
-}
-/// Largest magnitude of 32 floats, as bits.
-static inline uint32_t largest_magnitude(const float* x) {
+/// Bits of the magnitudes of 16 floats, the larger of each two eight apart.
+static inline Int magnitudes16(const float* x) {
   const Int mask = _mm256_set1_epi32(0x7fffffff);
-  Int m = _mm256_setzero_si256();
-  for (int i = 0; i < 4; ++i) m = _mm256_max_epi32(m, _mm256_and_si256(load(x + 8 * i), mask));
-  return static_cast<uint32_t>(max_lane(m));
+  return max32(bit_and(load(x), mask), bit_and(load(x + 8), mask));
 }
-/// q = clamp(nearest even(x * inverse), +-127) of 32 floats; returns the sum of q.
-static inline int32_t quantize32(const float* x, float inverse, uint8_t* q) {
+/// q = clamp(nearest even(x * inverse), +-127) of 16 floats; the result's lanes add up to the sum of q.
+static inline Int quantize16(const float* x, float inverse, uint8_t* q) {
+  const Int high = _mm256_set1_epi32(127), low = _mm256_set1_epi32(-127);
   const Float factor = _mm256_set1_ps(inverse);
-  Int v[4];
-  for (int i = 0; i < 4; ++i) {
-    v[i] = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + 8 * i), factor));
-    v[i] = _mm256_max_epi32(_mm256_min_epi32(v[i], _mm256_set1_epi32(127)), _mm256_set1_epi32(-127));
-  }
-  // The packs work within 128-bit halves; the permutation restores the order.
-  const Int packed = _mm256_packs_epi16(_mm256_packs_epi32(v[0], v[1]), _mm256_packs_epi32(v[2], v[3]));
-  store(q, _mm256_permutevar8x32_epi32(packed, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7)));
-  return sum_lanes(_mm256_add_epi32(_mm256_add_epi32(v[0], v[1]), _mm256_add_epi32(v[2], v[3])));
+  Int a = _mm256_cvtps_epi32(mul(load_float(x), factor)),
+      b = _mm256_cvtps_epi32(mul(load_float(x + 8), factor));
+  a = max32(_mm256_min_epi32(a, high), low);
+  b = max32(_mm256_min_epi32(b, high), low);
+  // The first pack works within 128-bit halves; the permutation restores the order.
+  const Int words = _mm256_permute4x64_epi64(_mm256_packs_epi32(a, b), 0xd8);
+  const __m128i packed = _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(q), packed);
+  return add32(a, b);
 }

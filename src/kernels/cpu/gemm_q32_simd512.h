@@ -12,7 +12,7 @@ using Mask = __mmask16;
 constexpr int kLanes = 16;
 constexpr int kVectors = 1;      // vectors per panel
 constexpr int kTileVectors = 2;  // vectors per prefill tile: two panels
-constexpr int kTileTokens = 5;
+constexpr int kTileTokens = 4;
 constexpr int kDirectTokens = 7;
 
 static inline Int load(const void* p) { return _mm512_loadu_si512(p); }
@@ -89,22 +89,22 @@ static inline Int with_sign8(Int a, Int w) {
   return _mm512_mask_sub_epi8(a, _mm512_movepi8_mask(w), _mm512_setzero_si512(), a);
 }
 
-/// Largest magnitude of 32 floats, as bits.
-static inline uint32_t largest_magnitude(const float* x) {
-  const Int mask = _mm512_set1_epi32(0x7fffffff);
-  const Int a = _mm512_and_si512(_mm512_loadu_si512(x), mask);
-  const Int b = _mm512_and_si512(_mm512_loadu_si512(x + 16), mask);
-  return static_cast<uint32_t>(_mm512_reduce_max_epi32(_mm512_max_epi32(a, b)));
+static inline Int max32(Int a, Int b) { return _mm512_max_epi32(a, b); }
+/// Lane i: kOp over the sixteen lanes of the i-th argument.
+template <Int (*kOp)(Int, Int)>
+static inline __m128i reduce4(Int a, Int b, Int c, Int d) {
+  const Int ab = kOp(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+  const Int cd = kOp(_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
+  Int x = kOp(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd));
+  x = kOp(x, _mm512_shuffle_i64x2(x, x, 0x4e));
+  return _mm512_castsi512_si128(kOp(x, _mm512_shuffle_i64x2(x, x, 0xb1)));
 }
-/// q = clamp(nearest even(x * inverse), +-127) of 32 floats; returns the sum of q.
-static inline int32_t quantize32(const float* x, float inverse, uint8_t* q) {
-  const Int high = _mm512_set1_epi32(127), low = _mm512_set1_epi32(-127);
-  const Float factor = _mm512_set1_ps(inverse);
-  Int a = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x), factor));
-  Int b = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x + 16), factor));
-  a = _mm512_max_epi32(_mm512_min_epi32(a, high), low);
-  b = _mm512_max_epi32(_mm512_min_epi32(b, high), low);
+/// Bits of the magnitudes of 16 floats.
+static inline Int magnitudes16(const float* x) { return bit_and(load(x), _mm512_set1_epi32(0x7fffffff)); }
+/// q = clamp(nearest even(x * inverse), +-127) of 16 floats; the result's lanes add up to the sum of q.
+static inline Int quantize16(const float* x, float inverse, uint8_t* q) {
+  Int a = _mm512_cvtps_epi32(mul(load_float(x), _mm512_set1_ps(inverse)));
+  a = max32(_mm512_min_epi32(a, _mm512_set1_epi32(127)), _mm512_set1_epi32(-127));
   _mm_storeu_si128(reinterpret_cast<__m128i*>(q), _mm512_cvtepi32_epi8(a));
-  _mm_storeu_si128(reinterpret_cast<__m128i*>(q + 16), _mm512_cvtepi32_epi8(b));
-  return _mm512_reduce_add_epi32(_mm512_add_epi32(a, b));
+  return a;
 }

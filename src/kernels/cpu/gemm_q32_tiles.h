@@ -2,12 +2,12 @@
 // tier's namespace. A SIMD lane is an output row; every output is one chain of fused multiply-adds in
 // ascending block order whatever the tile, so tiles may be chosen freely (docs/numerics.md).
 
-// How a block's integer products are summed. With VNNI every weight is an unsigned byte with a zero point.
-// Without it `vpmaddubsw` adds two products u8 * s8 in int16, so activations being at most 127 in size:
-//   kSmall: weights in [0, 15]: 8 groups stay within 8 * 2 * 15 * 127 = 30480
-//   kMedium: weights in [0, 31]: 4 groups stay within 4 * 2 * 31 * 127 = 31496
+// How the integer products of half a block are summed. With VNNI every weight is an unsigned byte with a zero
+// point. Without it `vpmaddubsw` adds two products u8 * s8 in int16, so activations being at most 127 in
+// size:
+//   kUnsigned: weights in [0, 31]: the 4 groups stay within 4 * 2 * 31 * 127 = 31496
 //   kSigned: |w| <= 128 with the sign moved to the activation: one group is at most 2 * 128 * 127 = 32512
-enum class Sum { kSmall, kMedium, kSigned };
+enum class Sum { kUnsigned, kSigned };
 
 constexpr int8_t kIq4NlUnsigned[16] = {1,    24,   45,   63,  79,  93,  106, 118,
                                        -127, -115, -103, -90, -75, -59, -39, -15};  // T + 128 as bytes
@@ -51,19 +51,19 @@ template <int kZero, bool kHasMin, Sum kKind>
 struct Traits {
   static constexpr int kZeroShift = kZero;
   static constexpr bool kMin = kHasMin;
-  static constexpr Sum kSum = kVnni ? Sum::kSmall : kKind;  // immaterial with VNNI
+  static constexpr Sum kSum = kVnni ? Sum::kUnsigned : kKind;  // immaterial with VNNI
 };
 
 // Each type: bytes of a panel block, its traits, and its fields as vectors.
 struct Q4_0 {
-  using Tile = Traits<3, false, Sum::kSmall>;
+  using Tile = Traits<3, false, Sum::kUnsigned>;
   static constexpr int kBytes = 18 * 16;
   static inline Float scale(const uint8_t* block, int vec) { return load_halves(block + 2 * kLanes * vec); }
   static inline Float min(const uint8_t*, int) { return zero_float(); }
   static inline void weights(const uint8_t* block, int vec, Int* w) { load_nibbles(block + 32, vec, w); }
 };
 struct Q4_1 : Q4_0 {
-  using Tile = Traits<-1, true, Sum::kSmall>;
+  using Tile = Traits<-1, true, Sum::kUnsigned>;
   static constexpr int kBytes = 20 * 16;
   static inline Float min(const uint8_t* block, int vec) {
     return load_halves(block + 32 + 2 * kLanes * vec);
@@ -71,12 +71,12 @@ struct Q4_1 : Q4_0 {
   static inline void weights(const uint8_t* block, int vec, Int* w) { load_nibbles(block + 64, vec, w); }
 };
 struct Q5_0 : Q4_0 {
-  using Tile = Traits<4, false, Sum::kMedium>;
+  using Tile = Traits<4, false, Sum::kUnsigned>;
   static constexpr int kBytes = 22 * 16;
   static inline void weights(const uint8_t* block, int vec, Int* w) { load_fives(block + 32, vec, w); }
 };
 struct Q5_1 : Q4_1 {
-  using Tile = Traits<-1, true, Sum::kMedium>;
+  using Tile = Traits<-1, true, Sum::kUnsigned>;
   static constexpr int kBytes = 24 * 16;
   static inline void weights(const uint8_t* block, int vec, Int* w) { load_fives(block + 64, vec, w); }
 };
@@ -99,7 +99,7 @@ struct IQ4_NL : Q4_0 {
   }
 };
 struct MXFP4 : Q4_0 {
-  using Tile = Traits<4, false, Sum::kMedium>;
+  using Tile = Traits<4, false, Sum::kUnsigned>;
   static constexpr int kBytes = 17 * 16;
   static inline Float scale(const uint8_t* block, int vec) { return load_exponents(block + kLanes * vec); }
   static inline void weights(const uint8_t* block, int vec, Int* w) {
@@ -108,7 +108,7 @@ struct MXFP4 : Q4_0 {
   }
 };
 
-/// -zero point * sum of the block's activations: where a dot product starts.
+/// -zero point * sum of the half block's activations: where a dot product starts.
 template <class Tile>
 static inline Int start(const uint8_t* sum) {
   if constexpr (Tile::kZeroShift < 0)
@@ -117,7 +117,7 @@ static inline Int start(const uint8_t* sum) {
     return sub32(zero(), shift_left32(broadcast32(sum), Tile::kZeroShift));
 }
 
-/// The running integer sum of one vector and token.
+/// The running integer sum of one vector and token over half a block.
 template <class Tile>
 struct Dot {
   Int total;
@@ -126,7 +126,7 @@ struct Dot {
     total = first;
     if constexpr (!kVnni) narrow = zero();
   }
-  /// Adds group kGroup: w the weights, a the broadcast activations.
+  /// Adds group kGroup of four: w the weights, a the broadcast activations.
   template <int kGroup>
   inline void add(Int w, Int a) {
 #if defined(__AVX512VNNI__) || defined(__AVXVNNI__)
@@ -136,10 +136,7 @@ struct Dot {
       total = add32(total, pair_sums(maddubs(magnitude8(w), with_sign8(a, w))));
     } else {
       narrow = add16(narrow, maddubs(w, a));
-      if constexpr (kGroup == 7 || (kGroup == 3 && Tile::kSum == Sum::kMedium)) {
-        total = add32(total, pair_sums(narrow));
-        if constexpr (kGroup == 3) narrow = zero();
-      }
+      if constexpr (kGroup == 3) total = add32(total, pair_sums(narrow));
     }
 #endif
   }
@@ -156,7 +153,7 @@ struct Tokens {
 
 static inline Tokens tokens_at(const GemmArgs& args, const Q32Offsets& at, int64_t token, int64_t block) {
   const uint8_t* row = args.acts + static_cast<size_t>(token) * args.act_stride;
-  return {row + 32 * block, row + at.d + 4 * block, row + at.s + 4 * block, row + at.sum + 4 * block,
+  return {row + 32 * block, row + at.d + 8 * block, row + at.s + 4 * block, row + at.sum + 8 * block,
           args.act_stride};
 }
 
@@ -184,18 +181,44 @@ static void unpack_vector(const uint8_t* panel, int vec, int64_t blocks, uint8_t
   }
 }
 
-/// One group of four elements of the tile: kTileVectors x kTokens products.
+/// Group kGroup (four elements) of half a block of the tile: kTileVectors x kTokens products.
 template <class Tile, int kTokens, int kGroup>
-static inline void add_group(const uint8_t* tile, const uint8_t* q, size_t stride,
+static inline void add_group(const uint8_t* weights, const uint8_t* q, size_t stride,
                              Dot<Tile> (&dots)[kTileVectors][kTokens]) {
   Int w[kTileVectors];
   METE_UNROLL
-  for (int v = 0; v < kTileVectors; ++v) w[v] = load(tile + kGroup * kTileRow + v * kVectorBytes);
+  for (int v = 0; v < kTileVectors; ++v) w[v] = load(weights + kGroup * kTileRow + v * kVectorBytes);
   METE_UNROLL
   for (int t = 0; t < kTokens; ++t) {
     const Int a = broadcast32(q + static_cast<size_t>(t) * stride + 4 * kGroup);
     METE_UNROLL
     for (int v = 0; v < kTileVectors; ++v) dots[v][t].template add<kGroup>(w[v], a);
+  }
+}
+
+/// Adds half a block: `weights` are its four groups, `scales` the block's, q, d and sum the first token's.
+template <class Tile, int kTokens>
+static inline void add_half(const uint8_t* weights, const uint8_t* scales, const uint8_t* q, const uint8_t* d,
+                            const uint8_t* sum, size_t stride, Float (&acc)[kTileVectors][kTokens]) {
+  Dot<Tile> dots[kTileVectors][kTokens];
+  METE_UNROLL
+  for (int t = 0; t < kTokens; ++t) {
+    const Int begin = start<Tile>(sum + static_cast<size_t>(t) * stride);
+    METE_UNROLL
+    for (int v = 0; v < kTileVectors; ++v) dots[v][t].begin(begin);
+  }
+  add_group<Tile, kTokens, 0>(weights, q, stride, dots);
+  add_group<Tile, kTokens, 1>(weights, q, stride, dots);
+  add_group<Tile, kTokens, 2>(weights, q, stride, dots);
+  add_group<Tile, kTokens, 3>(weights, q, stride, dots);
+  METE_UNROLL
+  for (int t = 0; t < kTokens; ++t) {
+    const Float factor = broadcast_float(d + static_cast<size_t>(t) * stride);
+    METE_UNROLL
+    for (int v = 0; v < kTileVectors; ++v) {
+      const Float scale = mul(load_float(scales + v * kVectorBytes), factor);
+      acc[v][t] = fma(scale, to_float(dots[v][t].total), acc[v][t]);
+    }
   }
 }
 
@@ -212,33 +235,17 @@ static void multiply_tile(const uint8_t* tile, int64_t blocks, Tokens act, bool 
     }
   }
   for (int64_t b = 0; b < blocks; ++b) {
-    Dot<Tile> dots[kTileVectors][kTokens];
-    METE_UNROLL
-    for (int t = 0; t < kTokens; ++t) {
-      const Int begin = start<Tile>(act.sum + static_cast<size_t>(t) * act.stride + 4 * b);
+    const uint8_t* scales = tile + 8 * kTileRow;
+    add_half<Tile>(tile, scales, act.q + 32 * b, act.d + 8 * b, act.sum + 8 * b, act.stride, acc);
+    add_half<Tile>(tile + 4 * kTileRow, scales, act.q + 32 * b + 16, act.d + 8 * b + 4, act.sum + 8 * b + 4,
+                   act.stride, acc);
+    if constexpr (Tile::kMin) {
       METE_UNROLL
-      for (int v = 0; v < kTileVectors; ++v) dots[v][t].begin(begin);
-    }
-    const uint8_t* q = act.q + 32 * b;
-    add_group<Tile, kTokens, 0>(tile, q, act.stride, dots);
-    add_group<Tile, kTokens, 1>(tile, q, act.stride, dots);
-    add_group<Tile, kTokens, 2>(tile, q, act.stride, dots);
-    add_group<Tile, kTokens, 3>(tile, q, act.stride, dots);
-    add_group<Tile, kTokens, 4>(tile, q, act.stride, dots);
-    add_group<Tile, kTokens, 5>(tile, q, act.stride, dots);
-    add_group<Tile, kTokens, 6>(tile, q, act.stride, dots);
-    add_group<Tile, kTokens, 7>(tile, q, act.stride, dots);
-    METE_UNROLL
-    for (int t = 0; t < kTokens; ++t) {
-      const size_t row = static_cast<size_t>(t) * act.stride;
-      const Float d = broadcast_float(act.d + row + 4 * b);
-      METE_UNROLL
-      for (int v = 0; v < kTileVectors; ++v) {
-        const Float scale = mul(load_float(tile + 8 * kTileRow + v * kVectorBytes), d);
-        acc[v][t] = fma(scale, to_float(dots[v][t].total), acc[v][t]);
-        if constexpr (Tile::kMin) {
-          acc[v][t] = fma(load_float(tile + 9 * kTileRow + v * kVectorBytes),
-                          broadcast_float(act.s + row + 4 * b), acc[v][t]);
+      for (int t = 0; t < kTokens; ++t) {
+        const Float s = broadcast_float(act.s + static_cast<size_t>(t) * act.stride + 4 * b);
+        METE_UNROLL
+        for (int v = 0; v < kTileVectors; ++v) {
+          acc[v][t] = fma(load_float(tile + 9 * kTileRow + v * kVectorBytes), s, acc[v][t]);
         }
       }
     }
@@ -314,19 +321,19 @@ static void multiply_direct(const uint8_t* panel, int64_t blocks, Tokens act, fl
       METE_UNROLL
       for (int t = 0; t < kTokens; ++t) {
         const size_t row = static_cast<size_t>(t) * act.stride;
-        const uint8_t* q = act.q + row + 32 * b;
-        Dot<typename Type::Tile> dot;
-        dot.begin(start<typename Type::Tile>(act.sum + row + 4 * b));
-        dot.template add<0>(w[0], broadcast32(q));
-        dot.template add<1>(w[1], broadcast32(q + 4));
-        dot.template add<2>(w[2], broadcast32(q + 8));
-        dot.template add<3>(w[3], broadcast32(q + 12));
-        dot.template add<4>(w[4], broadcast32(q + 16));
-        dot.template add<5>(w[5], broadcast32(q + 20));
-        dot.template add<6>(w[6], broadcast32(q + 24));
-        dot.template add<7>(w[7], broadcast32(q + 28));
-        const Float scale = mul(Type::scale(panel, v), broadcast_float(act.d + row + 4 * b));
-        acc[v][t] = fma(scale, to_float(dot.total), acc[v][t]);
+        METE_UNROLL
+        for (int half = 0; half < 2; ++half) {
+          const uint8_t* q = act.q + row + 32 * b + 16 * half;
+          const Int* weights = w + 4 * half;
+          Dot<typename Type::Tile> dot;
+          dot.begin(start<typename Type::Tile>(act.sum + row + 8 * b + 4 * half));
+          dot.template add<0>(weights[0], broadcast32(q));
+          dot.template add<1>(weights[1], broadcast32(q + 4));
+          dot.template add<2>(weights[2], broadcast32(q + 8));
+          dot.template add<3>(weights[3], broadcast32(q + 12));
+          const Float scale = mul(Type::scale(panel, v), broadcast_float(act.d + row + 8 * b + 4 * half));
+          acc[v][t] = fma(scale, to_float(dot.total), acc[v][t]);
+        }
         if constexpr (Type::Tile::kMin) {
           acc[v][t] = fma(Type::min(panel, v), broadcast_float(act.s + row + 4 * b), acc[v][t]);
         }
@@ -365,28 +372,49 @@ static void gemm(const GemmArgs& args) {
   }
 }
 
+/// 64 elements: four scales at a time, and two sums for the minimums.
+static inline void quantize64(const float* x, uint8_t* q, uint8_t* d_out, uint8_t* s_out, uint8_t* sum_out) {
+  const __m128 nan = _mm_castsi128_ps(_mm_set1_epi32(0x7fc00000));
+  __m128i largest =
+      reduce4<max32>(magnitudes16(x), magnitudes16(x + 16), magnitudes16(x + 32), magnitudes16(x + 48));
+  const __m128i wild = _mm_cmpgt_epi32(largest, _mm_set1_epi32(0x7f7fffff));  // NaN or infinite
+  float finite[64];
+  if (_mm_movemask_epi8(wild) != 0) {
+    int32_t zeroed[4];
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(zeroed), wild);
+    for (int i = 0; i < 64; ++i) finite[i] = zeroed[i / 16] != 0 ? 0.0f : x[i];
+    largest = _mm_andnot_si128(wild, largest);
+    x = finite;
+  }
+  const __m128 amax = _mm_castsi128_ps(largest), top = _mm_set1_ps(127.0f);
+  const __m128 large = _mm_cmpge_ps(amax, _mm_set1_ps(kQuantizeFloor));
+  __m128 d = _mm_and_ps(_mm_div_ps(amax, top), large);
+  float inverse[4];
+  _mm_storeu_ps(inverse, _mm_and_ps(_mm_div_ps(top, amax), large));
+  const __m128i sum =
+      reduce4<add32>(quantize16(x, inverse[0], q), quantize16(x + 16, inverse[1], q + 16),
+                     quantize16(x + 32, inverse[2], q + 32), quantize16(x + 48, inverse[3], q + 48));
+  d = _mm_blendv_ps(d, nan, _mm_castsi128_ps(wild));
+  const __m128 y = _mm_cvtepi32_ps(sum);
+  const __m128 first = _mm_mul_ps(d, y);
+  __m128 s = _mm_fmadd_ps(_mm_movehdup_ps(d), _mm_movehdup_ps(y), first);  // lanes 0 and 2
+  s = _mm_blendv_ps(s, nan, _mm_cmpunord_ps(s, s));
+  _mm_storeu_ps(reinterpret_cast<float*>(d_out), d);
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(sum_out), sum);
+  _mm_storel_epi64(reinterpret_cast<__m128i*>(s_out), _mm_shuffle_epi32(_mm_castps_si128(s), 0x08));
+}
+
+/// An odd last block is taken with 32 zeros; the padding of the row's arrays has room for them.
 static void quantize(const float* x, int64_t cols, uint8_t* row) {
   const Q32Offsets at = q32_offsets(cols);
-  const uint32_t nan = 0x7fc00000u;
-  for (int64_t b = 0; b < cols / 32; ++b) {
-    const uint32_t largest = largest_magnitude(x + 32 * b);
-    float amax, d = 0.0f, inverse = 0.0f;
-    memcpy(&amax, &largest, 4);
-    int32_t sum = 0;
-    if (largest >= 0x7f800000u) {
-      memset(row + 32 * b, 0, 32);
-      memcpy(row + at.d + 4 * b, &nan, 4);
-      memcpy(row + at.s + 4 * b, &nan, 4);
-    } else {
-      if (amax >= kQuantizeFloor) {
-        d = amax / 127.0f;
-        inverse = 127.0f / amax;
-      }
-      sum = quantize32(x + 32 * b, inverse, row + 32 * b);
-      const float s = d * static_cast<float>(sum);
-      memcpy(row + at.d + 4 * b, &d, 4);
-      memcpy(row + at.s + 4 * b, &s, 4);
+  for (int64_t i = 0; i < cols; i += 64) {
+    const float* from = x + i;
+    float padded[64];
+    if (cols - i < 64) {
+      memset(padded, 0, sizeof padded);
+      memcpy(padded, from, 32 * 4);
+      from = padded;
     }
-    memcpy(row + at.sum + 4 * b, &sum, 4);
+    quantize64(from, row + i, row + at.d + i / 4, row + at.s + i / 8, row + at.sum + i / 4);
   }
 }

@@ -26,7 +26,7 @@ using GemmFn = void (*)(const GemmArgs& args) noexcept;
 
 inline size_t gemm_scratch_bytes(int64_t cols) { return static_cast<size_t>(cols) * 128 + 65536; }
 
-/// Quantises one float row into a kQ8_32 or kQ8_K activation row.
+/// Quantises one float row into a kQ8_16 or kQ8_K activation row.
 using QuantizeActivationFn = void (*)(const float* x, int64_t cols, uint8_t* row) noexcept;
 
 }  // namespace mete

@@ -13,7 +13,7 @@ inline constexpr int kDTypeIdLimit = 40;  ///< ids of supported types are below 
 
 struct KernelTable {
   CpuTier tier;
-  QuantizeActivationFn quantize_q8_32;
+  QuantizeActivationFn quantize_q8_16;
   QuantizeActivationFn quantize_q8_k;
   GemmFn gemm[kDTypeIdLimit];  ///< by type id; null for ids that are not supported
   /// Dequantised weights, float32 activations, sums in double: the reference numeric mode. By type id.
@@ -28,7 +28,7 @@ KernelTable make_kernel_table(CpuTier tier);
 
 // Each family fills its own entries (kernels/cpu/<family>.cpp).
 void fill_gemm_q32(CpuTier tier,
-                   KernelTable& table);  ///< Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 IQ4_NL MXFP4, quantize_q8_32
+                   KernelTable& table);  ///< Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 IQ4_NL MXFP4, quantize_q8_16
 void fill_gemm_k(CpuTier tier, KernelTable& table);          ///< Q2_K..Q6_K IQ4_XS, quantize_q8_k
 void fill_gemm_float(CpuTier tier, KernelTable& table);      ///< F32 F16 BF16
 void fill_gemm_reference(CpuTier tier, KernelTable& table);  ///< gemm_reference of every type
