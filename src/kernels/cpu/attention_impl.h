@@ -31,7 +31,11 @@ constexpr int tiles_for(int) { return 1; }
 #endif
 
 /// To the second-level cache: a split ahead is too far for the first.
-inline void prefetch(const uint8_t* p) { _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T1); }
+/// A hint for base + offset; base may be null (nothing to come), so the sum is taken as an integer.
+inline void prefetch(const uint8_t* base, int64_t offset) {
+  const uintptr_t address = reinterpret_cast<uintptr_t>(base) + static_cast<uintptr_t>(offset);
+  _mm_prefetch(reinterpret_cast<const char*>(address), _MM_HINT_T1);
+}
 
 template <KvType kType>
 inline F16 load_elements(const uint8_t* p, int64_t index) {
@@ -71,9 +75,9 @@ inline void score_tiles(const SplitArgs& a, const float* q, const int* tiles) {
       METE_UNROLL
       for (int t = 0; t < T; ++t) {
         for (int64_t line = 0; line < (kType == KvType::kQ8_0 ? 8 : 1); ++line) {
-          prefetch(next[t] + d0 * (kType == KvType::kQ8_0 ? 16 : 32) + line * 64);
+          prefetch(next[t], d0 * (kType == KvType::kQ8_0 ? 16 : 32) + line * 64);
         }
-        if constexpr (kType == KvType::kQ8_0) prefetch(next[t] + head_dim * 16 + d0);
+        if constexpr (kType == KvType::kQ8_0) prefetch(next[t], head_dim * 16 + d0);
       }
     }
     for (int64_t d = d0; d < d0 + kGroup; ++d) {
@@ -153,7 +157,7 @@ inline void weigh_chunks(const SplitArgs& a, const float* p, float* o, int64_t d
         constexpr int64_t kBytes = kType == KvType::kQ8_0 ? 1 : 2;
         METE_UNROLL
         for (int64_t byte = 0; byte < C * 16 * kBytes; byte += 64) {
-          prefetch(next + ((j % 16) * stride + d0) * kBytes + byte);
+          prefetch(next, ((j % 16) * stride + d0) * kBytes + byte);
         }
       }
       METE_UNROLL
