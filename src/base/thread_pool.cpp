@@ -1,9 +1,11 @@
 #include "base/thread_pool.h"
 
 #include <immintrin.h>
+#include <sched.h>
 
 #include <system_error>
 
+#include "base/cpu.h"
 #include "base/error.h"
 
 namespace mete {
@@ -12,18 +14,23 @@ namespace {
 // Spin this many pauses (some tens of microseconds) before blocking: long enough to bridge the gap between
 // two parallel sections of a decode step, short enough that more threads than CPUs do not starve each other.
 constexpr int kSpins = 2000;
+constexpr int kYields = 16;  // the same where threads share CPUs
 
 }  // namespace
 
 ThreadPool::ThreadPool(int threads)
-    : size_(std::max(1, threads)), shared_(std::make_unique<Shared>()), limit_(size_) {
+    : size_(std::clamp(threads, 1, static_cast<int>(kActiveMask))),
+      shared_(std::make_unique<Shared>()),
+      limit_(size_),
+      oversubscribed_(size_ > usable_cpus()),
+      spin_limit_(oversubscribed_ ? kYields : kSpins) {
   threads_.reserve(static_cast<size_t>(size_ - 1));
   try {
     for (int i = 1; i < size_; ++i) threads_.emplace_back([this, i] { worker_loop(i); });
   } catch (const std::system_error&) {
     const size_t started = threads_.size();
     shared_->stop = true;
-    shared_->generation.fetch_add(1);
+    shared_->generation.fetch_add(kActiveMask + 1);
     shared_->generation.notify_all();
     for (std::thread& t : threads_) t.join();
     throw run_failure("thread pool: {} threads asked for, the system started {}", size_, started + 1);
@@ -32,9 +39,18 @@ ThreadPool::ThreadPool(int threads)
 
 ThreadPool::~ThreadPool() {
   shared_->stop.store(true);
-  shared_->generation.fetch_add(1);
+  shared_->generation.fetch_add(kActiveMask + 1);
   shared_->generation.notify_all();
   for (std::thread& t : threads_) t.join();
+}
+
+void ThreadPool::pause() const noexcept {
+  // With more threads than CPUs the one that is waited for may be waiting for this CPU.
+  if (oversubscribed_) {
+    ::sched_yield();
+  } else {
+    _mm_pause();
+  }
 }
 
 void ThreadPool::worker_loop(int worker) noexcept {
@@ -42,8 +58,8 @@ void ThreadPool::worker_loop(int worker) noexcept {
   for (;;) {
     int spins = 0;
     while (shared_->generation.load(std::memory_order_acquire) == seen) {
-      if (++spins < kSpins) {
-        _mm_pause();
+      if (++spins < spin_limit_) {
+        pause();
       } else {
         shared_->sleepers.fetch_add(1);
         shared_->generation.wait(seen);
@@ -52,7 +68,8 @@ void ThreadPool::worker_loop(int worker) noexcept {
     }
     seen = shared_->generation.load(std::memory_order_acquire);
     if (shared_->stop.load()) return;
-    if (worker < active_) (*work_)(worker);
+    if (worker >= static_cast<int>(seen & kActiveMask)) continue;  // nobody waits for this worker
+    (*work_)(worker);
     if (shared_->pending.fetch_sub(1, std::memory_order_acq_rel) == 1) shared_->pending.notify_one();
   }
 }
@@ -64,15 +81,16 @@ void ThreadPool::run(FunctionRef<void(int)> work, int workers) noexcept {
     return;
   }
   work_ = &work;
-  active_ = active;
-  shared_->pending.store(size_ - 1, std::memory_order_relaxed);
-  shared_->generation.fetch_add(1);
+  shared_->pending.store(active - 1, std::memory_order_relaxed);
+  const uint32_t count =
+      (shared_->generation.load(std::memory_order_relaxed) & ~kActiveMask) + kActiveMask + 1;
+  shared_->generation.store(count | static_cast<uint32_t>(active));
   if (shared_->sleepers.load() > 0) shared_->generation.notify_all();
   work(0);
   int spins = 0;
   for (int left; (left = shared_->pending.load(std::memory_order_acquire)) != 0;) {
-    if (++spins < kSpins) {
-      _mm_pause();
+    if (++spins < spin_limit_) {
+      pause();
     } else {
       shared_->pending.wait(left);
     }

@@ -53,19 +53,23 @@ class ThreadPool {
   void parallel_for(int64_t n, int64_t grain, FunctionRef<void(int64_t, int64_t, int)> body) noexcept;
 
  private:
+  static constexpr uint32_t kActiveMask = 0xfff;  // of generation: workers that take part
+
   void worker_loop(int worker) noexcept;
+  void pause() const noexcept;
 
   int size_;
   struct alignas(64) Shared {
-    std::atomic<uint32_t> generation{0};  // odd/even is meaningless; a change means new work
+    std::atomic<uint32_t> generation{0};  // a change means new work; the low bits say for how many workers
     std::atomic<bool> stop{false};
     alignas(64) std::atomic<int> pending{0};
     alignas(64) std::atomic<int> sleepers{0};
   };
   std::unique_ptr<Shared> shared_;
   const FunctionRef<void(int)>* work_ = nullptr;
-  int active_ = 0;  // of the work at hand
   int limit_;
+  bool oversubscribed_;
+  int spin_limit_;
   std::vector<std::thread> threads_;
 };
 
