@@ -3,7 +3,6 @@
 #include <gtest/gtest.h>
 
 #include <cctype>
-#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -12,14 +11,6 @@
 
 namespace mete::testing {
 namespace {
-
-std::string model_path(const std::string& file) {
-  const char* set = std::getenv("METE_MODEL_DIR");
-  const char* home = std::getenv("HOME");
-  const std::string dir =
-      set != nullptr ? set : std::string(home == nullptr ? "." : home) + "/.cache/mete/models";
-  return dir + "/" + file;
-}
 
 /// Our choice at each step of the peer's text: rows `first` .. of the tokens, in one step.
 std::vector<int32_t> choices(Machine& machine, const std::vector<int32_t>& tokens, size_t first) {

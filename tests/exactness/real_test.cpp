@@ -3,21 +3,12 @@
 // under sanitizers.
 #include <gtest/gtest.h>
 
-#include <cstdlib>
 #include <filesystem>
 
 #include "exactness/machine.h"
 
 namespace mete::testing {
 namespace {
-
-std::string model_path(const char* file) {
-  const char* folder = std::getenv("METE_MODEL_DIR");
-  const char* home = std::getenv("HOME");
-  return (folder != nullptr ? std::string(folder)
-                            : std::string(home != nullptr ? home : "") + "/.cache/mete/models") +
-         "/" + file;
-}
 
 class SlowRealModels : public ::testing::TestWithParam<const char*> {};
 
