@@ -63,7 +63,7 @@ Status Runtime::step(const Batch& batch, Outputs& outputs) noexcept {
   pool_.set_active(batch.rows.size() == 1 ? config_.threads : config_.threads_batch);
   model_->forward(context_, batch, kv_->access(), outputs);
   kv_->end_step();
-  return {};
+  return std::move(outputs.status);
 }
 
 int64_t peak_rss_bytes() {

@@ -31,6 +31,8 @@ struct Outputs {
   float* logits = nullptr;    ///< [batch.logits_rows][vocab]
   RowStats* stats = nullptr;  ///< [batch.logits_rows], if batch.want_stats
   float* taps = nullptr;      ///< [batch.tap_layers][batch.rows][d_model]
+  /// An Error if the step failed half-way (experts could not be read); what was written is then of no use.
+  Status status{};
 };
 
 struct LoadOptions {

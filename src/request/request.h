@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -9,11 +10,14 @@
 
 namespace mete {
 
+class Grammar;
+
 enum class FinishReason {
   kNone,       ///< still running
   kStop,       ///< an end-of-generation token or a stop string
   kLength,     ///< max_tokens or the context was reached
   kCancelled,  ///< the caller gave up
+  kDeadline,   ///< Request::deadline passed
   kError       ///< a run-time failure; the message says which
 };
 
@@ -27,6 +31,8 @@ inline const char* name(FinishReason reason) {
       return "length";
     case FinishReason::kCancelled:
       return "cancelled";
+    case FinishReason::kDeadline:
+      return "deadline";
     case FinishReason::kError:
       return "error";
   }
@@ -38,6 +44,11 @@ struct Request {
   int64_t max_tokens = -1;      ///< generated tokens; -1: until the context is full
   bool ignore_eos = false;      ///< end-of-generation tokens are never sampled
   SamplingParams sampling;
+  std::shared_ptr<const Grammar> grammar;  ///< null: unconstrained (text/grammar)
+  int32_t top_logprobs = -1;  ///< >= 0: each token comes with its log-probability and this many of the best
+  int32_t priority = 0;       ///< lower runs first
+  double deadline = 0;        ///< > 0: clock (now_seconds) after which the sequence ends with kDeadline
+  uint64_t cache_salt = 0;    ///< prefixes are shared only between requests of equal salt
 };
 
 }  // namespace mete
