@@ -26,11 +26,20 @@ struct ModelConfig {
   int64_t macs_per_logits = 0;   ///< multiply-adds of the output matrix per wanted logits row
 };
 
+/// Sees every router decision of a step (mete inspect --routing).
+class RoutingTap {
+ public:
+  virtual ~RoutingTap() = default;
+  /// `layer` counts MoE layers from 0; ids, weights: [rows][used], in rank order (best first).
+  virtual void routed(int layer, int64_t rows, int64_t used, const int32_t* ids, const float* weights) = 0;
+};
+
 /// What forward writes. The engine sizes the buffers from the batch.
 struct Outputs {
-  float* logits = nullptr;    ///< [batch.logits_rows][vocab]
-  RowStats* stats = nullptr;  ///< [batch.logits_rows], if batch.want_stats
-  float* taps = nullptr;      ///< [batch.tap_layers][batch.rows][d_model]
+  float* logits = nullptr;        ///< [batch.logits_rows][vocab]
+  RowStats* stats = nullptr;      ///< [batch.logits_rows], if batch.want_stats
+  float* taps = nullptr;          ///< [batch.tap_layers][batch.rows][d_model]
+  RoutingTap* routing = nullptr;  ///< null: nobody looks
   /// An Error if the step failed half-way (experts could not be read); what was written is then of no use.
   Status status{};
 };
