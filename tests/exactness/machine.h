@@ -5,24 +5,15 @@
 #include <xxhash.h>
 
 #include <algorithm>
-#include <cstdlib>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "kv/kv_cache.h"
 #include "models/model.h"
+#include "testing/model_path.h"
 
 namespace mete::testing {
-
-/// Where a real model would be: METE_MODEL_DIR, or the cache that tools/fetch_model.sh fills.
-inline std::string model_path(const std::string& file) {
-  const char* set = std::getenv("METE_MODEL_DIR");
-  const char* home = std::getenv("HOME");
-  const std::string folder =
-      set != nullptr ? set : std::string(home != nullptr ? home : ".") + "/.cache/mete/models";
-  return folder + "/" + file;
-}
 
 /// Everything that must not change a bit, and the KV codec, which may.
 struct MachineConfig {

@@ -4,11 +4,11 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
-#include <cstdlib>
 #include <filesystem>
 #include <limits>
 
 #include "testing/gguf_writer.h"
+#include "testing/model_path.h"
 
 namespace mete {
 namespace {
@@ -289,10 +289,6 @@ TEST_F(GgufOnDisk, TruncatedWhileRead) {
 }
 
 TEST(Gguf, RealModels) {
-  const char* home = std::getenv("HOME");
-  const char* set = std::getenv("METE_MODEL_DIR");
-  const std::string directory =
-      set != nullptr ? set : std::string(home != nullptr ? home : "") + "/.cache/mete/models";
   struct Expected {
     const char* file;
     const char* architecture;
@@ -302,7 +298,7 @@ TEST(Gguf, RealModels) {
   for (const Expected& e : {Expected{"SmolLM2-135M-Instruct.Q4_1.gguf", "llama", 272},
                             Expected{"gemma-3-270m-q4_k_m.gguf", "gemma3", 236},
                             Expected{"qwen2.5-coder-0.5b-instruct-q4_k_m.gguf", "qwen2", 291}}) {
-    const std::string path = directory + "/" + e.file;
+    const std::string path = testing::model_path(e.file);
     if (!std::filesystem::exists(path)) continue;
     ++found;
     auto file = GgufFile::open(path);
@@ -311,7 +307,7 @@ TEST(Gguf, RealModels) {
     EXPECT_EQ(file->tensors().size(), e.tensors);
     EXPECT_GT(file->metadata().strings("tokenizer.ggml.tokens").value().size(), 40000u);
   }
-  if (found == 0) GTEST_SKIP() << "no model in " << directory;
+  if (found == 0) GTEST_SKIP() << "no model in " << testing::model_path("");
 }
 
 }  // namespace

@@ -3,20 +3,17 @@
 
 #include <algorithm>
 #include <array>
-#include <cstdlib>
 #include <filesystem>
 
 #include "format/gguf.h"
+#include "testing/model_path.h"
 #include "text/tokenizer.h"
 
 namespace mete {
 namespace {
 
 std::unique_ptr<Tokenizer> smollm2() {
-  const char* folder = std::getenv("METE_MODEL_DIR");
-  const std::string home = std::getenv("HOME") != nullptr ? std::getenv("HOME") : "";
-  const std::string path = (folder != nullptr ? folder : home + "/.cache/mete/models") +
-                           std::string("/SmolLM2-135M-Instruct.Q4_1.gguf");
+  const std::string path = testing::model_path("SmolLM2-135M-Instruct.Q4_1.gguf");
   if (!std::filesystem::exists(path)) return nullptr;
   return Tokenizer::create(GgufFile::open(path).value().metadata()).value();
 }
