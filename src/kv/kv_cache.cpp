@@ -8,7 +8,9 @@ namespace {
 
 constexpr int32_t kMaxPosition = 1 << 20;
 
-KvLayout layout_of(const KvConfig& c) { return {c.key_codec, c.value_codec, c.head_dim, c.page_slots}; }
+KvLayout layout_of(const KvConfig& c) {
+  return {c.key_codec, c.value_codec, c.head_dim, c.page_slots, c.value_dim, c.value_in_key};
+}
 
 int64_t page_count(const KvConfig& c) {
   layout_of(c).check().or_throw();

@@ -19,9 +19,11 @@ namespace mete {
 struct KvConfig {
   int64_t kv_layers = 0, kv_heads = 0, head_dim = 0;
   KvType key_codec = KvType::kF16, value_codec = KvType::kF16;
-  int64_t page_slots = 32;  ///< 16 or 32
-  int64_t max_slots = 0;    ///< capacity, tokens of all sequences together
-  bool poison = false;      ///< fill free pages with NaN (tests)
+  int64_t page_slots = 32;    ///< 16 or 32
+  int64_t max_slots = 0;      ///< capacity, tokens of all sequences together
+  bool poison = false;        ///< fill free pages with NaN (tests)
+  int64_t value_dim = 0;      ///< 0: head_dim
+  bool value_in_key = false;  ///< as KvLayout::value_in_key
 };
 
 /// "f16", "bf16", "q8_0".

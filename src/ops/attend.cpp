@@ -255,6 +255,18 @@ void run_rows(const Call& call, const Task& task, Worker& w, SplitArgs& args, fl
   w.packed = &task;
 }
 
+/// Decodes tile t of the values into scratch; values that lie in keys follow from the decoded keys.
+void decode_values(const Call& call, Worker& w, int t, const uint8_t* tile) {
+  const AttentionKernels& kernels = call.ctx.kernels.attention;
+  const int64_t width = call.layout.value_dim();
+  float* out = w.values + t * kTileSlots * call.stride;
+  if (call.layout.value_in_key) {
+    kernels.values_of_keys(w.keys + t * kTileSlots * call.layout.head_dim, width, out);
+  } else {
+    kernels.expand_values(call.layout.value_type, tile, width, out);
+  }
+}
+
 void dense_split(const Call& call, const Task& task, int64_t split, const NextSplit& next, Worker& w,
                  SplitArgs& args, float* o, float* m, float* l) {
   const Spec& spec = *task.view->spec;
@@ -273,7 +285,7 @@ void dense_split(const Call& call, const Task& task, int64_t split, const NextSp
     args.log_weights = w.log_weights;
   }
   // Several blocks share one decoding of the tiles; a single block decodes in registers.
-  const bool expand = rows * call.group > kernels.block;
+  const bool expand = call.layout.value_in_key || rows * call.group > kernels.block;
   if (expand) point_at_scratch(call, w, args);
   for (int t = 0; t < kSplitTiles; ++t) {
     if (any[t] == 0) continue;
@@ -282,8 +294,7 @@ void dense_split(const Call& call, const Task& task, int64_t split, const NextSp
     if (expand) {
       kernels.expand_keys(call.layout.key_type, tiles.keys, call.layout.head_dim,
                           w.keys + t * 16 * call.layout.head_dim);
-      kernels.expand_values(call.layout.value_type, tiles.values, call.layout.head_dim,
-                            w.values + t * 16 * call.stride);
+      decode_values(call, w, t, tiles.values);
       prefetch(later.keys, call.layout.key_tile());
       prefetch(later.values, call.layout.value_tile());
     } else {
@@ -313,6 +324,7 @@ void gather(const Call& call, const Task& task, Worker& w, int64_t begin, int64_
   const View& view = *task.view;
   const Spec& spec = *view.spec;
   const AttentionKernels& kernels = call.ctx.kernels.attention;
+  uint32_t touched = 0;  // tiles whose values must follow from their keys
   std::memset(w.masks, 0, static_cast<size_t>((row_end - row_begin) * kSplitTiles) * sizeof(uint16_t));
   for (int64_t i = begin; i < end; ++i) {
     const int64_t slot = spec.tokens != nullptr ? spec.tokens[view.order[i]] : view.order[i];
@@ -330,11 +342,18 @@ void gather(const Call& call, const Task& task, Worker& w, int64_t begin, int64_
     const Tiles tiles = tiles_of(call, spec, slot);
     kernels.gather_key(call.layout.key_type, tiles.keys, in_tile, call.layout.head_dim, lane,
                        w.keys + tile * 16 * call.layout.head_dim);
-    kernels.gather_value(call.layout.value_type, tiles.values, in_tile, call.layout.head_dim, lane,
-                         w.values + tile * 16 * call.stride);
+    if (call.layout.value_in_key) {
+      touched |= 1u << tile;
+    } else {
+      kernels.gather_value(call.layout.value_type, tiles.values, in_tile, call.layout.value_dim(), lane,
+                           w.values + tile * 16 * call.stride);
+    }
     if (spec.log_weights != nullptr) {
       w.log_weights[place] = spec.log_weights[spec.tokens != nullptr ? view.order[i] : slot];
     }
+  }
+  for (int t = 0; t < kSplitTiles; ++t) {
+    if (((touched >> t) & 1u) != 0) decode_values(call, w, t, nullptr);
   }
 }
 
@@ -368,6 +387,7 @@ void run_split(const Call& call, const Task& task, int64_t split, const NextSpli
   args.key_type = call.layout.key_type;
   args.value_type = call.layout.value_type;
   args.head_dim = call.layout.head_dim;
+  args.value_dim = call.layout.value_dim();
   args.scale = call.params.scale;
   args.softcap = call.params.softcap;
   args.scores = w.scores;
@@ -388,18 +408,16 @@ void fold_split(const Call& call, int64_t vectors, Worker& w, const float* o, co
 
 void finish_task(const Call& call, const Task& task, Worker& w) {
   const AttentionKernels& kernels = call.ctx.kernels.attention;
-  const int64_t vectors = (task.row_end - task.row_begin) * call.group, head_dim = call.layout.head_dim;
+  const int64_t vectors = (task.row_end - task.row_begin) * call.group, width = call.layout.value_dim();
   for (int64_t v = 0; v < vectors; ++v) {
     float *o = w.total_o + v * call.stride, *m = w.total_m + v, *l = w.total_l + v;
     const int64_t row = task.job->rows[static_cast<size_t>(task.row_begin + v / call.group)].row;
     const int64_t head = task.kv_head * call.group + v % call.group, at = row * call.params.heads + head;
     for (const Partial& p : call.params.partials) {
-      kernels.fold(o, m, l, p.o + at * head_dim, p.lse[at], p.lse[at] == kMinusInfinity ? 0.0f : 1.0f,
-                   head_dim);
+      kernels.fold(o, m, l, p.o + at * width, p.lse[at], p.lse[at] == kMinusInfinity ? 0.0f : 1.0f, width);
     }
-    if (call.params.sinks != nullptr)
-      kernels.fold(o, m, l, call.zeros, call.params.sinks[head], 1.0f, head_dim);
-    const float lse = kernels.finish(o, *m, *l, head_dim, call.out + at * head_dim);
+    if (call.params.sinks != nullptr) kernels.fold(o, m, l, call.zeros, call.params.sinks[head], 1.0f, width);
+    const float lse = kernels.finish(o, *m, *l, width, call.out + at * width);
     if (call.lse != nullptr) call.lse[at] = lse;
   }
 }
@@ -533,7 +551,7 @@ void attend(Context& ctx, const KvLayout& layout, const AttendParams& params, st
             out,
             lse,
             params.heads / params.kv_heads,
-            value_stride(layout.head_dim),
+            value_stride(layout.value_dim()),
             0,
             nullptr,
             nullptr,

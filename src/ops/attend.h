@@ -9,18 +9,25 @@
 
 namespace mete {
 
-/// Geometry of a page: page_slots slots of one KV head as tiles of 16: all K tiles, then all V tiles.
+/// Geometry of a page: page_slots slots of one KV head as tiles of 16: all K tiles, then all V tiles, if
+/// values are stored at all.
 struct KvLayout {
   KvType key_type = KvType::kF16, value_type = KvType::kF16;
-  int64_t head_dim = 0;
+  int64_t head_dim = 0;     ///< of keys and queries
   int64_t page_slots = 32;  ///< multiple of 16
+  int64_t value_width = 0;  ///< of values; 0: head_dim
+  /// A key's first value_dim() elements are its value (the latent of MLA): no V tiles.
+  bool value_in_key = false;
+
+  int64_t value_dim() const { return value_width > 0 ? value_width : head_dim; }
 
   size_t key_tile() const { return key_tile_bytes(key_type, head_dim); }
-  size_t value_tile() const { return value_tile_bytes(value_type, head_dim); }
+  size_t value_tile() const { return value_in_key ? 0 : value_tile_bytes(value_type, value_dim()); }
   size_t page_bytes() const {
     return static_cast<size_t>(page_slots / kTileSlots) * (key_tile() + value_tile());
   }
-  /// kUsage if head_dim does not fit the codec (kQ8_0: a multiple of 32) or page_slots is not 16 or 32.
+  /// kUsage if a width does not fit its codec (kQ8_0: a multiple of 32), page_slots is not 16 or 32, or
+  /// values lie in keys and are wider or have another codec.
   Status check() const;
 };
 
@@ -48,7 +55,7 @@ struct QueryRow {
   const uint64_t* tail = nullptr;
 };
 
-/// A result to merge: [rows][heads * head_dim] normalised outputs and [rows][heads] log-sum-exps.
+/// A result to merge: [rows][heads * value_dim] normalised outputs and [rows][heads] log-sum-exps.
 struct Partial {
   const float* o;
   const float* lse;
@@ -70,7 +77,8 @@ struct AttendParams {
   std::span<const Partial> partials{};  ///< merged after the keys, in order
 };
 
-/// q, out: [rows][heads * head_dim]; lse: [rows][heads] or null. Nothing visible: o = 0, lse = -infinity.
+/// q: [rows][heads * head_dim]; out: [rows][heads * value_dim]; lse: [rows][heads] or null. Nothing visible:
+/// o = 0, lse = -infinity.
 void attend(Context& ctx, const KvLayout& layout, const AttendParams& params, std::span<const AttendJob> jobs,
             const float* q, float* out, float* lse) noexcept;
 

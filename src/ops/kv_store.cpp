@@ -11,10 +11,23 @@ Status KvLayout::check() const {
   }
   if (head_dim < 2 || head_dim % 2 != 0)
     return bad_usage("KV page: head size {}, expected an even number", head_dim);
-  for (KvType type : {key_type, value_type}) {
-    if (type == KvType::kQ8_0 && head_dim % 32 != 0) {
-      return bad_usage("KV codec q8_0: head size {}, expected a multiple of 32; use f16 or bf16", head_dim);
+  if (value_width < 0 || value_dim() % 2 != 0) {
+    return bad_usage("KV page: value size {}, expected an even number", value_width);
+  }
+  const struct {
+    KvType type;
+    int64_t width;
+  } parts[] = {{key_type, head_dim}, {value_type, value_dim()}};
+  for (const auto& part : parts) {
+    if (part.type == KvType::kQ8_0 && part.width % 32 != 0) {
+      return bad_usage("KV codec q8_0: head size {}, expected a multiple of 32; use f16 or bf16", part.width);
     }
+  }
+  if (value_in_key && (value_dim() > head_dim || value_type != key_type)) {
+    return bad_usage(
+        "KV page: values lie in the keys of this model: they cannot be wider ({} of {}) or have another "
+        "codec",
+        value_dim(), head_dim);
   }
   return {};
 }
@@ -34,8 +47,9 @@ uint8_t* value_tile_of(const KvLayout& layout, uint8_t* page, int64_t in_page) {
 void kv_store(Context& ctx, const KvLayout& layout, int64_t kv_heads, std::span<const StoreTarget> targets,
               const float* k, const float* v) noexcept {
   const AttentionKernels& kernels = ctx.kernels.attention;
-  const int64_t count = static_cast<int64_t>(targets.size()), head_dim = layout.head_dim;
-  const int64_t grain = std::max<int64_t>(1, 8192 / (2 * head_dim));
+  const int64_t count = static_cast<int64_t>(targets.size()), key = layout.head_dim,
+                value = layout.value_dim();
+  const int64_t grain = std::max<int64_t>(1, 8192 / (key + value));
   // Heads outside, rows inside: neighbouring pieces write neighbouring lanes of the same tiles.
   ctx.pool.parallel_for(kv_heads * count, grain, [&](int64_t begin, int64_t end, int) {
     for (int64_t i = begin; i < end; ++i) {
@@ -43,10 +57,11 @@ void kv_store(Context& ctx, const KvLayout& layout, int64_t kv_heads, std::span<
       const StoreTarget& t = targets[static_cast<size_t>(i % count)];
       uint8_t* page = t.pages[head][t.slot / layout.page_slots];
       const int64_t in_page = t.slot % layout.page_slots;
-      const int64_t offset = (t.row * kv_heads + head) * head_dim;
+      const int64_t place = t.row * kv_heads + head;
       const int lane = static_cast<int>(in_page % kTileSlots);
-      kernels.store_key(layout.key_type, k + offset, head_dim, lane, key_tile_of(layout, page, in_page));
-      kernels.store_value(layout.value_type, v + offset, head_dim, lane,
+      kernels.store_key(layout.key_type, k + place * key, key, lane, key_tile_of(layout, page, in_page));
+      if (layout.value_in_key) continue;
+      kernels.store_value(layout.value_type, v + place * value, value, lane,
                           value_tile_of(layout, page, in_page));
     }
   });
@@ -54,7 +69,7 @@ void kv_store(Context& ctx, const KvLayout& layout, int64_t kv_heads, std::span<
 
 void kv_copy_slot(const KvLayout& layout, const uint8_t* from_page, int64_t from, uint8_t* to_page,
                   int64_t to) noexcept {
-  const int64_t head_dim = layout.head_dim, stride = value_stride(head_dim), blocks = head_dim / 32;
+  const int64_t head_dim = layout.head_dim, stride = value_stride(layout.value_dim());
   const uint8_t* source = key_tile_of(layout, const_cast<uint8_t*>(from_page), from);
   uint8_t* target = key_tile_of(layout, to_page, to);
   const int64_t a = from % kTileSlots, b = to % kTileSlots;
@@ -65,8 +80,10 @@ void kv_copy_slot(const KvLayout& layout, const uint8_t* from_page, int64_t from
   };
   for (int64_t d = 0; d < head_dim; ++d) copy(0, d * 16 + a, d * 16 + b, size);
   if (layout.key_type == KvType::kQ8_0) {
-    for (int64_t i = 0; i < blocks; ++i) copy(head_dim * 16, i * 16 + a, i * 16 + b, 2);
+    for (int64_t i = 0; i < head_dim / 32; ++i) copy(head_dim * 16, i * 16 + a, i * 16 + b, 2);
   }
+  if (layout.value_in_key) return;
+  const int64_t blocks = layout.value_dim() / 32;
   source = value_tile_of(layout, const_cast<uint8_t*>(from_page), from);
   target = value_tile_of(layout, to_page, to);
   size = kv_element_bytes(layout.value_type) * static_cast<size_t>(stride);

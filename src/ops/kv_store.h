@@ -12,7 +12,8 @@ struct StoreTarget {
   uint8_t* const* const* pages;  ///< [kv_heads] page tables as in Spec
 };
 
-/// k, v: [rows][kv_heads * head_dim]. Encodes each target's row into its slot. Slots are distinct.
+/// k: [rows][kv_heads * head_dim]; v: [rows][kv_heads * value_dim], not read if values lie in keys. Encodes
+/// each target's row into its slot. Slots are distinct.
 void kv_store(Context& ctx, const KvLayout& layout, int64_t kv_heads, std::span<const StoreTarget> targets,
               const float* k, const float* v) noexcept;
 

@@ -21,9 +21,11 @@ struct AttentionParams {
 class KvAccess {
  public:
   virtual ~KvAccess() = default;
-  /// Writes K and V of the step's rows for `layer`: k, v are [rows][kv_heads * head_dim], K after RoPE.
+  /// Writes K and V of the step's rows for `layer`: k is [rows][kv_heads * head_dim], after RoPE; v is
+  /// [rows][kv_heads * value_dim], not read (null) if values are the first elements of keys.
   virtual void store(Context& ctx, int layer, const float* k, const float* v) noexcept = 0;
-  /// q: [rows][heads * head_dim]; out: the same shape. Reads back what store wrote, through the codec.
+  /// q: [rows][heads * head_dim]; out: [rows][heads * value_dim]. Reads back what store wrote, through the
+  /// codec.
   virtual void attend(Context& ctx, int layer, const float* q, const AttentionParams& params,
                       float* out) noexcept = 0;
 };

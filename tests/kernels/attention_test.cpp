@@ -119,16 +119,16 @@ TEST(AttentionKernels, ABlockWithANanReadsBackAsNan) {
 
 /// One split: random keys everywhere, NaN in lanes that no mask shows.
 struct SplitProblem {
-  int64_t head_dim, vectors;
+  int64_t head_dim, value_dim, vectors;
   KvType type;
   std::vector<uint8_t> keys, values;
   std::vector<float> q;
   std::vector<uint16_t> masks;
-  SplitProblem(int64_t head_dim_, int64_t vectors_, KvType type_, uint64_t seed)
-      : head_dim(head_dim_), vectors(vectors_), type(type_) {
+  SplitProblem(int64_t head_dim_, int64_t value_dim_, int64_t vectors_, KvType type_, uint64_t seed)
+      : head_dim(head_dim_), value_dim(value_dim_), vectors(vectors_), type(type_) {
     const AttentionKernels k = kernels_of(CpuTier::kGeneric);
     keys.assign(key_tile_bytes(type, head_dim) * 16, 0xff);
-    values.assign(value_tile_bytes(type, head_dim) * 16, 0xff);
+    values.assign(value_tile_bytes(type, value_dim) * 16, 0xff);
     masks.assign(static_cast<size_t>(vectors) * 16, 0);
     q = random_floats(static_cast<size_t>(head_dim * vectors), seed, 1.0f);
     for (int64_t v = 0; v < vectors; ++v) {
@@ -145,19 +145,20 @@ struct SplitProblem {
         shown = shown || ((masks[static_cast<size_t>(v * 16 + j / 16)] >> (j % 16)) & 1);
       if (!shown) continue;
       const size_t tile = static_cast<size_t>(j / 16);
-      const std::vector<float> x =
-          random_floats(static_cast<size_t>(2 * head_dim), seed + 1000 + static_cast<uint64_t>(j), 2.0f);
+      const std::vector<float> x = random_floats(static_cast<size_t>(head_dim + value_dim),
+                                                 seed + 1000 + static_cast<uint64_t>(j), 2.0f);
       k.store_key(type, x.data(), head_dim, j % 16, keys.data() + tile * key_tile_bytes(type, head_dim));
-      k.store_value(type, x.data() + head_dim, head_dim, j % 16,
-                    values.data() + tile * value_tile_bytes(type, head_dim));
+      k.store_value(type, x.data() + head_dim, value_dim, j % 16,
+                    values.data() + tile * value_tile_bytes(type, value_dim));
     }
   }
   /// o, m, l of vectors [first, first + count) behind each other.
   std::vector<float> run(const AttentionKernels& k, int64_t first, int64_t count) const {
-    const size_t stride = static_cast<size_t>(value_stride(head_dim)), n = static_cast<size_t>(count);
+    const size_t stride = static_cast<size_t>(value_stride(value_dim)), n = static_cast<size_t>(count);
     SplitArgs a{};
     a.key_type = a.value_type = type;
     a.head_dim = head_dim;
+    a.value_dim = value_dim;
     a.vectors = count;
     a.scale = 0.25f;
     a.softcap = 5.0f;
@@ -170,7 +171,7 @@ struct SplitProblem {
     for (int64_t v = first; v < first + count; ++v) rows.push_back(masks.data() + v * 16);
     for (size_t t = 0; t < 16; ++t) {
       a.keys[t] = keys.data() + t * key_tile_bytes(type, head_dim);
-      a.values[t] = values.data() + t * value_tile_bytes(type, head_dim);
+      a.values[t] = values.data() + t * value_tile_bytes(type, value_dim);
     }
     a.q = packed.data();
     a.masks = rows.data();
@@ -186,10 +187,10 @@ struct SplitProblem {
 TEST(AttentionKernels, SplitGivesTheBitsOfGenericAndOfEachVectorAlone) {
   const AttentionKernels generic = kernels_of(CpuTier::kGeneric);
   for (KvType type : kTypes) {
-    for (int64_t head_dim : {32, 80, 128}) {
+    for (const auto& [head_dim, value_dim] : {std::pair{32, 32}, {80, 80}, {128, 128}, {96, 64}, {32, 160}}) {
       if (type == KvType::kQ8_0 && head_dim % 32 != 0) continue;
       for (int64_t vectors = 1; vectors <= 13; ++vectors) {
-        const SplitProblem problem(head_dim, vectors, type, static_cast<uint64_t>(vectors));
+        const SplitProblem problem(head_dim, value_dim, vectors, type, static_cast<uint64_t>(vectors));
         const std::vector<float> want = problem.run(generic, 0, vectors);
         for (float x : want) ASSERT_FALSE(std::isnan(x));
         for (CpuTier tier : supported_tiers()) {
@@ -198,7 +199,8 @@ TEST(AttentionKernels, SplitGivesTheBitsOfGenericAndOfEachVectorAlone) {
           ASSERT_EQ(std::memcmp(want.data(), got.data(), want.size() * sizeof(float)), 0)
               << name(tier) << " type " << static_cast<int>(type) << " head " << head_dim << " vectors "
               << vectors;
-          const size_t stride = static_cast<size_t>(value_stride(head_dim)), n = static_cast<size_t>(vectors);
+          const size_t stride = static_cast<size_t>(value_stride(value_dim)),
+                       n = static_cast<size_t>(vectors);
           for (int64_t v = 0; v < vectors; ++v) {
             const std::vector<float> alone = problem.run(k, v, 1);
             const size_t at = static_cast<size_t>(v);
@@ -206,6 +208,24 @@ TEST(AttentionKernels, SplitGivesTheBitsOfGenericAndOfEachVectorAlone) {
             ASSERT_EQ(alone[stride], want[n * stride + at]);
             ASSERT_EQ(alone[stride + 1], want[n * stride + n + at]);
           }
+        }
+      }
+    }
+  }
+}
+
+TEST(AttentionKernels, ValuesOfKeysAreTheFirstElements) {
+  for (CpuTier tier : supported_tiers()) {
+    const AttentionKernels k = kernels_of(tier);
+    for (int64_t value_dim : {2, 6, 16, 64, 70}) {
+      const std::vector<float> keys = random_floats(72 * 16, 4, 1.0f);
+      const int64_t stride = value_stride(value_dim);
+      std::vector<float> values(static_cast<size_t>(stride * 16), -1.0f);
+      k.values_of_keys(keys.data(), value_dim, values.data());
+      for (int64_t j = 0; j < 16; ++j) {
+        for (int64_t d = 0; d < stride; ++d) {
+          ASSERT_EQ(values[static_cast<size_t>(j * stride + d)],
+                    d < value_dim ? keys[static_cast<size_t>(d * 16 + j)] : 0.0f);
         }
       }
     }

@@ -10,13 +10,15 @@ struct Way {
   int threads = 1;
   int64_t page_slots = 32, chunk = 1000000;
   KvType key = KvType::kF16, value = KvType::kF16;
+  bool value_in_key = false;
 };
 
 std::vector<float> run(const AttentionData& a, const AttentionParams& p, const Way& s) {
   const KernelTable table = attention_table(s.tier);
   ThreadPool pool(s.threads);
   Context ctx{pool, table};
-  KvCache cache({1, a.kv_heads, a.head_dim, s.key, s.value, s.page_slots, a.tokens + 32, true});
+  KvCache cache({1, a.kv_heads, a.head_dim, s.key, s.value, s.page_slots, a.tokens + 32, true, a.value_dim,
+                 s.value_in_key});
   std::vector<float> out;
   run_chunks(cache, cache.create(), ctx, a, p, 0, a.tokens, s.chunk, out);
   return out;
@@ -138,6 +140,54 @@ TEST(AttentionExactness, MixedCodecs) {
   const std::vector<float> want = run(a, a.params(), s);
   s.chunk = 1;
   EXPECT_TRUE(same_bits(want, run(a, a.params(), s)));
+}
+
+TEST(AttentionExactness, KeysAndValuesOfDifferentWidths) {
+  for (const auto& [head_dim, value_dim] : {std::pair{96, 64}, {64, 128}, {48, 32}}) {
+    const AttentionData a(6, 2, head_dim, 300, 1, value_dim);
+    for (KvType type : {KvType::kF16, KvType::kQ8_0}) {
+      if (type == KvType::kQ8_0 && head_dim % 32 != 0) continue;
+      Way s;
+      s.key = s.value = type;
+      expect_near_oracle(a, a.params(), s);
+      const std::vector<float> want = run(a, a.params(), s);
+      s.chunk = 1;
+      s.threads = 2;
+      EXPECT_TRUE(same_bits(want, run(a, a.params(), s))) << head_dim;
+    }
+  }
+}
+
+// A latent of MLA: the values are the first elements of the keys and are not stored again.
+TEST(AttentionExactness, ValuesInKeysGiveTheBitsOfStoredValues) {
+  for (KvType type : {KvType::kF16, KvType::kBF16, KvType::kQ8_0}) {
+    for (int64_t heads : {2, 16, 40}) {
+      AttentionData a(heads, 1, 96, 530, 1, 64);
+      a.take_values_from_keys();
+      for (int32_t window : {0, 300}) {
+        AttentionParams p = a.params();
+        p.window = window;
+        Way s;
+        s.key = s.value = type;
+        const std::vector<float> want = run(a, p, s);
+        if (type == KvType::kF16) expect_near_oracle(a, p, s);
+        s.value_in_key = true;
+        for (int64_t chunk : {1, 37, 530}) {
+          for (int64_t page_slots : {16, 32}) {
+            s.chunk = chunk;
+            s.page_slots = page_slots;
+            s.threads = chunk == 37 ? 3 : 1;
+            ASSERT_TRUE(same_bits(want, run(a, p, s))) << heads << " heads, chunk " << chunk;
+          }
+        }
+        s.chunk = 100;
+        for (CpuTier tier : supported_tiers()) {
+          s.tier = tier;
+          ASSERT_TRUE(same_bits(want, run(a, p, s))) << name(tier);
+        }
+      }
+    }
+  }
 }
 
 TEST(AttentionExactness, OtherSequencesChangeNothing) {

@@ -137,7 +137,27 @@ TEST_F(KvCacheTest, BadBatchesAreErrors) {
   EXPECT_EQ(error_of({0, 0, seq}, &mask), "batch: mask of 3 rows for 1 rows");
 }
 
+TEST_F(KvCacheTest, ValuesInKeysTakeNoMemory) {
+  config.value_dim = 16;
+  const size_t both = kv_cache_bytes(config);
+  config.value_in_key = true;
+  const size_t shared = kv_cache_bytes(config);
+  EXPECT_EQ(both * 32, shared * (32 + 16));
+  EXPECT_EQ(shared, 3u * 2u * 1600u * 32u * 2u);  // layers, heads, slots, elements, bytes
+}
+
 TEST_F(KvCacheTest, BadConfigurationsAreErrors) {
+  config.value_in_key = true;
+  config.value_dim = 34;  // wider than the key
+  EXPECT_THROW(KvCache{config}, Error);
+  config.value_dim = 16;
+  config.value_codec = KvType::kBF16;  // another codec than the key's
+  EXPECT_THROW(KvCache{config}, Error);
+  config.value_codec = KvType::kF16;
+  config.value_in_key = false;
+  config.value_dim = 15;
+  EXPECT_THROW(KvCache{config}, Error);
+  config.value_dim = 0;
   config.head_dim = 80;
   config.key_codec = KvType::kQ8_0;
   EXPECT_THROW(KvCache{config}, Error);

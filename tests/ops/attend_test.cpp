@@ -162,6 +162,24 @@ struct AttendTest : ::testing::Test {
   Spec specs[kKvHeads];
 };
 
+// Gathered keys whose values lie in them.
+TEST_F(AttendTest, ValuesInKeysInAnyOrderOfSlots) {
+  for (int64_t i = 0; i < kKeys * kKvHeads; ++i)
+    std::copy_n(k.begin() + i * kHeadDim, 48, v.begin() + i * 48);
+  layout.value_width = 48;
+  for (KvType type : {KvType::kF16, KvType::kBF16}) {
+    layout.key_type = layout.value_type = type;
+    layout.value_in_key = false;
+    place(in_order());
+    const std::vector<float> want = run(true);
+    layout.value_in_key = true;
+    for (int32_t gap : {1, 3}) {
+      place(shuffled(gap));
+      EXPECT_TRUE(same(want, run(true))) << gap;
+    }
+  }
+}
+
 TEST_F(AttendTest, AnyOrderOfSlotsGivesTheBitsOfDensePages) {
   for (KvType type : {KvType::kF16, KvType::kBF16, KvType::kQ8_0}) {
     layout.key_type = layout.value_type = type;

@@ -1,6 +1,7 @@
 // Random attention problems, a double oracle, and a driver of the KV cache, for tests.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <functional>
@@ -26,9 +27,15 @@ inline KernelTable attention_table(CpuTier tier) {
 struct AttentionData {
   int64_t heads, kv_heads, head_dim, tokens;
   std::vector<float> q, k, v;
+  int64_t value_dim;
 
-  AttentionData(int64_t heads_, int64_t kv_heads_, int64_t head_dim_, int64_t tokens_, uint64_t seed = 1)
-      : heads(heads_), kv_heads(kv_heads_), head_dim(head_dim_), tokens(tokens_) {
+  AttentionData(int64_t heads_, int64_t kv_heads_, int64_t head_dim_, int64_t tokens_, uint64_t seed = 1,
+                int64_t value_dim_ = 0)
+      : heads(heads_),
+        kv_heads(kv_heads_),
+        head_dim(head_dim_),
+        tokens(tokens_),
+        value_dim(value_dim_ > 0 ? value_dim_ : head_dim_) {
     const auto fill = [&](std::vector<float>& x, int64_t width, uint64_t purpose) {
       x.resize(static_cast<size_t>(tokens * width));
       for (size_t i = 0; i < x.size(); ++i) {
@@ -37,7 +44,13 @@ struct AttentionData {
     };
     fill(q, heads * head_dim, 1);
     fill(k, kv_heads * head_dim, 2);
-    fill(v, kv_heads * head_dim, 3);
+    fill(v, kv_heads * value_dim, 3);
+  }
+  /// Makes each value the first value_dim elements of its key.
+  void take_values_from_keys() {
+    for (int64_t i = 0; i < tokens * kv_heads; ++i) {
+      std::copy_n(k.begin() + i * head_dim, value_dim, v.begin() + i * value_dim);
+    }
   }
   AttentionParams params() const {
     AttentionParams p{};
@@ -68,18 +81,18 @@ inline std::vector<double> through_codec(KvType type, const float* x, int64_t he
 inline std::vector<double> attention_oracle(const AttentionData& a, const AttentionParams& p, KvType key,
                                             KvType value,
                                             const std::function<bool(int64_t, int64_t)>& visible) {
-  std::vector<double> out(static_cast<size_t>(a.tokens * a.heads * a.head_dim), 0.0);
+  std::vector<double> out(static_cast<size_t>(a.tokens * a.heads * a.value_dim), 0.0);
   const int64_t group = a.heads / a.kv_heads;
   for (int64_t h = 0; h < a.heads; ++h) {
     std::vector<std::vector<double>> keys, values;
     for (int64_t j = 0; j < a.tokens; ++j) {
-      const int64_t at = (j * a.kv_heads + h / group) * a.head_dim;
-      keys.push_back(through_codec(key, a.k.data() + at, a.head_dim));
-      values.push_back(through_codec(value, a.v.data() + at, a.head_dim));
+      const int64_t at = j * a.kv_heads + h / group;
+      keys.push_back(through_codec(key, a.k.data() + at * a.head_dim, a.head_dim));
+      values.push_back(through_codec(value, a.v.data() + at * a.value_dim, a.value_dim));
     }
     for (int64_t i = 0; i < a.tokens; ++i) {
       const float* q = a.q.data() + (i * a.heads + h) * a.head_dim;
-      double* o = out.data() + (i * a.heads + h) * a.head_dim;
+      double* o = out.data() + (i * a.heads + h) * a.value_dim;
       std::vector<double> s(static_cast<size_t>(a.tokens), -std::numeric_limits<double>::infinity());
       double top = p.sinks != nullptr ? p.sinks[h] : -std::numeric_limits<double>::infinity();
       for (int64_t j = 0; j < a.tokens; ++j) {
@@ -97,10 +110,10 @@ inline std::vector<double> attention_oracle(const AttentionData& a, const Attent
         if (!visible(i, j)) continue;
         const double w = std::exp(s[static_cast<size_t>(j)] - top);
         sum += w;
-        for (int64_t d = 0; d < a.head_dim; ++d)
+        for (int64_t d = 0; d < a.value_dim; ++d)
           o[d] += w * values[static_cast<size_t>(j)][static_cast<size_t>(d)];
       }
-      for (int64_t d = 0; d < a.head_dim && sum > 0.0; ++d) o[d] /= sum;
+      for (int64_t d = 0; d < a.value_dim && sum > 0.0; ++d) o[d] /= sum;
     }
   }
   return out;
@@ -117,15 +130,16 @@ inline void run_step(KvCache& cache, Context& ctx, const AttentionData& a, const
     return rows;
   };
   const std::vector<float> q = pick(a.q, a.heads * a.head_dim), k = pick(a.k, a.kv_heads * a.head_dim),
-                           v = pick(a.v, a.kv_heads * a.head_dim);
-  std::vector<float> o(q.size());
+                           v = pick(a.v, a.kv_heads * a.value_dim);
+  const size_t width = static_cast<size_t>(a.heads * a.value_dim);
+  std::vector<float> o(tokens.size() * width);
   for (int64_t layer = 0; layer < cache.config().kv_layers; ++layer) {
-    cache.access().store(ctx, static_cast<int>(layer), k.data(), v.data());
+    cache.access().store(ctx, static_cast<int>(layer), k.data(),
+                         cache.config().value_in_key ? nullptr : v.data());
     cache.access().attend(ctx, static_cast<int>(layer), q.data(), p, o.data());
   }
   cache.end_step();
-  out.resize(a.q.size());
-  const size_t width = static_cast<size_t>(a.heads * a.head_dim);
+  out.resize(static_cast<size_t>(a.tokens) * width);
   for (size_t r = 0; r < tokens.size(); ++r) {
     std::memcpy(out.data() + static_cast<size_t>(tokens[r]) * width, o.data() + r * width,
                 width * sizeof(float));

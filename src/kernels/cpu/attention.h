@@ -14,7 +14,7 @@ constexpr int kTileSlots = 16;   ///< slots of a tile: keys side by side in SIMD
 constexpr int kSplitKeys = 256;  ///< keys of a split; a constant of the numerics, not of the pages
 constexpr int kSplitTiles = kSplitKeys / kTileSlots;
 
-static inline int64_t value_stride(int64_t head_dim) { return (head_dim + 15) / 16 * 16; }
+static inline int64_t value_stride(int64_t value_dim) { return (value_dim + 15) / 16 * 16; }
 
 static inline size_t kv_element_bytes(KvType type) {
   return type == KvType::kF32 ? 4 : type == KvType::kQ8_0 ? 1 : 2;
@@ -26,17 +26,18 @@ static inline size_t key_tile_bytes(KvType type, int64_t head_dim) {
   return (n * kv_element_bytes(type) + (type == KvType::kQ8_0 ? n / 16 : 0) + 63) / 64 * 64;
 }
 
-/// Bytes of a V tile: [16][value_stride] elements, zero beyond head_dim; kQ8_0: then half scales
-/// [16][head_dim / 32].
-static inline size_t value_tile_bytes(KvType type, int64_t head_dim) {
-  const size_t n = static_cast<size_t>(value_stride(head_dim)) * kTileSlots;
+/// Bytes of a V tile: [16][value_stride] elements, zero beyond value_dim; kQ8_0: then half scales
+/// [16][value_dim / 32].
+static inline size_t value_tile_bytes(KvType type, int64_t value_dim) {
+  const size_t n = static_cast<size_t>(value_stride(value_dim)) * kTileSlots;
   return (n * kv_element_bytes(type) + (type == KvType::kQ8_0 ? n / 16 : 0) + 63) / 64 * 64;
 }
 
 /// One split for one block of query vectors. Bits of a vector do not depend on the others of the block.
 struct SplitArgs {
   KvType key_type, value_type;
-  int64_t head_dim;
+  int64_t head_dim;                         // of q and k
+  int64_t value_dim;                        // of v and o
   int64_t vectors;                          // 1 .. AttentionKernels::block
   const float* q;                           // [head_dim][vectors]
   const uint8_t* keys[kSplitTiles];         // K tiles; read only where a mask has a bit
@@ -70,6 +71,8 @@ struct AttentionKernels {
   /// Decodes a whole tile into a kF32 tile.
   void (*expand_keys)(KvType type, const uint8_t* tile, int64_t head_dim, float* out) noexcept;
   void (*expand_values)(KvType type, const uint8_t* tile, int64_t head_dim, float* out) noexcept;
+  /// V tile whose elements are the first value_dim of a K tile, both kF32.
+  void (*values_of_keys)(const float* keys, int64_t value_dim, float* out) noexcept;
   /// Decodes lane `slot` of a tile into lane `lane` of a kF32 tile.
   void (*gather_key)(KvType type, const uint8_t* tile, int slot, int64_t head_dim, int lane,
                      float* out) noexcept;

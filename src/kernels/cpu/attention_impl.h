@@ -141,7 +141,7 @@ inline void soften(const SplitArgs& a, float* scores, const uint16_t* mask, cons
 /// o[r][d0 ..] += p[r][j] * v[j][d0 ..] for keys j of [begin, end), ascending, R vectors and C chunks.
 template <int R, int C, KvType kType>
 inline void weigh_chunks(const SplitArgs& a, const float* p, float* o, int64_t d0, int begin, int end) {
-  const int64_t stride = value_stride(a.head_dim), blocks = a.head_dim / 32;
+  const int64_t stride = value_stride(a.value_dim), blocks = a.value_dim / 32;
   F16 acc[R][C];
   METE_UNROLL
   for (int r = 0; r < R; ++r) {
@@ -186,7 +186,7 @@ inline void weigh_chunks(const SplitArgs& a, const float* p, float* o, int64_t d
 template <int R, KvType kType>
 void weigh_run(const SplitArgs& a, const float* p, float* o, int begin, int end) {
   constexpr int kChunks = tiles_for(R);
-  const int64_t stride = value_stride(a.head_dim);
+  const int64_t stride = value_stride(a.value_dim);
   int64_t d = 0;
   for (; d + kChunks * 16 <= stride; d += kChunks * 16)
     weigh_chunks<R, kChunks, kType>(a, p, o, d, begin, end);
@@ -208,7 +208,7 @@ void weigh_bits(const SplitArgs& a, const float* p, float* o, int tile, uint32_t
 /// vector meets its visible keys in ascending order and no other key.
 template <int R, KvType kType>
 void weigh_block(const SplitArgs& a, const uint16_t* const* masks, float* o, const int* tiles, int count) {
-  const int64_t stride = value_stride(a.head_dim);
+  const int64_t stride = value_stride(a.value_dim);
   int run_begin = 0, run_end = 0;  // keys of the pending common run
   const auto flush = [&] {
     if (run_end > run_begin) weigh_run<R, kType>(a, a.scores, o, run_begin, run_end);
@@ -243,7 +243,7 @@ void weigh_block(const SplitArgs& a, const uint16_t* const* masks, float* o, con
 
 template <int R>
 void attend_block(const SplitArgs& a, int64_t first) {
-  const int64_t stride = value_stride(a.head_dim);
+  const int64_t stride = value_stride(a.value_dim);
   const uint16_t* const* masks = a.masks + first;
   int tiles[kSplitTiles], count = 0;
   for (int t = 0; t < kSplitTiles; ++t) {
@@ -526,6 +526,27 @@ void expand_values_kernel(KvType type, const uint8_t* tile, int64_t head_dim, fl
   }
 }
 
+void values_of_keys_kernel(const float* keys, int64_t value_dim, float* out) noexcept {
+  const int64_t stride = value_stride(value_dim), whole = value_dim / 4 * 4;
+  for (int64_t j = 0; j < kTileSlots; j += 4) {
+    float* to = out + j * stride;
+    for (int64_t d = 0; d < whole; d += 4) {
+      const float* from = keys + d * kTileSlots + j;
+      __m128 a = _mm_loadu_ps(from), b = _mm_loadu_ps(from + kTileSlots);
+      __m128 c = _mm_loadu_ps(from + 2 * kTileSlots), e = _mm_loadu_ps(from + 3 * kTileSlots);
+      _MM_TRANSPOSE4_PS(a, b, c, e);
+      _mm_storeu_ps(to + d, a);
+      _mm_storeu_ps(to + stride + d, b);
+      _mm_storeu_ps(to + 2 * stride + d, c);
+      _mm_storeu_ps(to + 3 * stride + d, e);
+    }
+    for (int64_t d = whole; d < stride; ++d) {
+      for (int64_t i = 0; i < 4; ++i)
+        to[i * stride + d] = d < value_dim ? keys[d * kTileSlots + j + i] : 0.0f;
+    }
+  }
+}
+
 inline void fill(AttentionKernels& k) {
   k.block = kBlock;
   k.pack_queries = pack_queries_kernel;
@@ -536,6 +557,7 @@ inline void fill(AttentionKernels& k) {
   k.store_value = store_value_kernel;
   k.expand_keys = expand_keys_kernel;
   k.expand_values = expand_values_kernel;
+  k.values_of_keys = values_of_keys_kernel;
   k.gather_key = gather_key_kernel;
   k.gather_value = gather_value_kernel;
 }

@@ -33,26 +33,28 @@ void attention_ref(const AttentionRef& p, const float* q, const std::vector<int3
   for (int64_t r = 0; r < rows; ++r) {
     for (int64_t h = 0; h < p.heads; ++h) {
       const int64_t kv_head = h / (p.heads / p.kv_heads);
-      const auto kv_row = [&](const float* base, int64_t key) {
-        return base + (key * p.kv_heads + kv_head) * p.head_dim;
+      const int64_t value_dim = p.value_dim > 0 ? p.value_dim : p.head_dim;
+      const auto kv_row = [&](const float* base, int64_t key, int64_t width) {
+        return base + (key * p.kv_heads + kv_head) * width;
       };
       const int64_t place = r * p.heads + h;
       for (int64_t i = 0; i < keys; ++i) {
         const size_t at = static_cast<size_t>(i);
         scores[at] = kHidden;
         if (!visible(p, r, i, keys, query_positions[static_cast<size_t>(r)], key_positions[at])) continue;
-        scores[at] = score(p, q + place * p.head_dim, kv_row(k, i));
+        scores[at] = score(p, q + place * p.head_dim, kv_row(k, i, p.head_dim));
         if (p.log_weights != nullptr) scores[at] += static_cast<double>(p.log_weights[i]);
       }
       scores.back() = p.sinks != nullptr ? static_cast<double>(p.sinks[h]) : kHidden;
       if (lse != nullptr) lse[place] = log_sum_exp_ref(scores.data(), keys + 1);
       softmax_ref(scores.data(), keys + 1, scores.data());
-      double* o = out + place * p.head_dim;
-      for (int64_t d = 0; d < p.head_dim; ++d) o[d] = 0.0;
+      double* o = out + place * value_dim;
+      for (int64_t d = 0; d < value_dim; ++d) o[d] = 0.0;
       for (int64_t i = 0; i < keys; ++i) {
         const double weight = scores[static_cast<size_t>(i)];
         if (weight == 0.0) continue;  // hidden keys may hold anything, NaN included
-        for (int64_t d = 0; d < p.head_dim; ++d) o[d] += weight * static_cast<double>(kv_row(v, i)[d]);
+        const float* value = kv_row(v, i, value_dim);
+        for (int64_t d = 0; d < value_dim; ++d) o[d] += weight * static_cast<double>(value[d]);
       }
     }
   }
