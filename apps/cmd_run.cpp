@@ -146,21 +146,23 @@ class Runner {
 nlohmann::ordered_json receipt_json(Engine& engine, SeqId seq) {
   const SequenceLedger& l = engine.ledger(seq);
   Runtime& r = engine.runtime();
-  return {{"load_s", r.load_seconds()},
-          {"ttft_s", l.ttft_s()},
-          {"prompt_tokens", l.prompt_tokens},
-          {"prefill_tokens", l.prefill_tokens},
-          {"prefill_s", l.prefill_s},
-          {"decode_tokens", l.decode_tokens},
-          {"decode_s", l.decode_s()},
-          {"sample_s", l.sample_s},
-          {"peak_rss_bytes", peak_rss_bytes()},
-          {"weight_bytes", r.model_config().weight_bytes},
-          {"kv_bytes", r.kv().bytes()},
-          {"cpu_tier", name(r.tier())},
-          {"threads", r.threads()},
-          {"threads_batch", r.threads_batch()},
-          {"context", r.max_context()}};
+  nlohmann::ordered_json receipt = {{"load_s", r.load_seconds()},
+                                    {"ttft_s", l.ttft_s()},
+                                    {"prompt_tokens", l.prompt_tokens},
+                                    {"prefill_tokens", l.prefill_tokens},
+                                    {"prefill_s", l.prefill_s},
+                                    {"decode_tokens", l.decode_tokens},
+                                    {"decode_s", l.decode_s()},
+                                    {"sample_s", l.sample_s},
+                                    {"peak_rss_bytes", peak_rss_bytes()},
+                                    {"weight_bytes", r.model_config().weight_bytes},
+                                    {"kv_bytes", r.kv().bytes()},
+                                    {"cpu_tier", name(r.tier())},
+                                    {"threads", r.threads()},
+                                    {"threads_batch", r.threads_batch()},
+                                    {"context", r.max_context()}};
+  receipt["ledger"] = {{"prefill", to_json(l.prefill())}, {"decode", to_json(l.decode())}};
+  return receipt;
 }
 
 void print_receipt(Engine& engine, SeqId seq) {
@@ -179,6 +181,8 @@ void print_receipt(Engine& engine, SeqId seq) {
              j["peak_rss_bytes"].get<double>() / 1048576, j["weight_bytes"].get<double>() / 1048576,
              j["kv_bytes"].get<double>() / 1048576, j["cpu_tier"].get<std::string>(),
              j["threads"].get<int>());
+  const SequenceLedger& l = engine.ledger(seq);
+  fmt::print(stderr, "{}{}", describe("prefill", l.prefill()), describe("decode", l.decode()));
 }
 
 void print_json(Engine& engine, SeqId seq, const Reply& reply) {

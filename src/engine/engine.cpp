@@ -89,6 +89,7 @@ Result<SeqId> Engine::submit(const Request& request, std::optional<SeqId> reuse)
   seq->ledger.prompt_tokens = length;
   seq->ledger.prefill_tokens = length - seq->cached;
   seq->ledger.submitted = now_seconds();
+  seq->ledger.at_submit = seq->ledger.at_first = seq->ledger.at_last = runtime_.ledger().mark();
   sequences_.push_back(std::move(seq));
   return sequences_.back()->id;
 }
@@ -98,6 +99,13 @@ bool Engine::idle() const {
 }
 
 const std::vector<TokenEvent>& Engine::step() noexcept {
+  runtime_.ledger().enter(Part::kSchedule);
+  run_step();
+  runtime_.ledger().enter(Part::kIdle);
+  return events_;
+}
+
+void Engine::run_step() {
   events_.clear();
   rows_.clear();
   logits_rows_.clear();
@@ -109,7 +117,7 @@ const std::vector<TokenEvent>& Engine::step() noexcept {
     running_.push_back(seq.get());
     demands_.push_back({seq->pending(), seq->generated() > 0});
   }
-  if (running_.empty()) return events_;
+  if (running_.empty()) return;
   form_batch(demands_, runtime_.max_rows(), granted_);
   for (size_t i = 0; i < running_.size(); ++i) {
     Sequence& seq = *running_[i];
@@ -138,20 +146,22 @@ const std::vector<TokenEvent>& Engine::step() noexcept {
       seq->error = ran.error().message();
       events_.push_back({seq->id, -1, false, FinishReason::kError});
     }
-    return events_;
+    return;
   }
   const double seconds = now_seconds() - start;
   for (size_t i = 0; i < running_.size(); ++i) {
     running_[i]->cached += granted_[i];
-    if (!demands_[i].decoding && granted_[i] > 0) running_[i]->ledger.prefill_s += seconds;
+    if (demands_[i].decoding || granted_[i] == 0) continue;
+    running_[i]->ledger.prefill_s += seconds;
+    runtime_.ledger().add(Counter::kPromptTokens, granted_[i]);
   }
   for (size_t i = 0; i < finishing_.size(); ++i) finish_row(*finishing_[i], outputs.logits + i * vocab);
-  return events_;
 }
 
 void Engine::finish_row(Sequence& seq, const float* logits) {
   const auto vocab = static_cast<size_t>(runtime_.model_config().vocab);
   const Tokenizer& tokenizer = runtime_.tokenizer();
+  const PartScope part(&runtime_.ledger(), Part::kSample);
   XXH3_64bits_update(seq.hash.get(), logits, vocab * sizeof(float));
   const double start = now_seconds();
   const int32_t token = seq.sampler.sample({logits, vocab}, seq.tokens.size());
@@ -168,8 +178,11 @@ void Engine::finish_row(Sequence& seq, const float* logits) {
   seq.sampler.accept(token);
   const double now = now_seconds();
   seq.ledger.sample_s += now - start;
+  runtime_.ledger().add(Counter::kGeneratedTokens, 1);
+  seq.ledger.at_last = runtime_.ledger().mark();
   if (seq.generated() == 0) {
     seq.ledger.first_token = now;
+    seq.ledger.at_first = seq.ledger.at_last;
   } else {
     ++seq.ledger.decode_tokens;
   }

@@ -56,6 +56,7 @@ class Engine {
  private:
   struct Sequence;
   Sequence& find(SeqId seq) const;
+  void run_step();
   void finish_row(Sequence& seq, const float* logits);
 
   Runtime& runtime_;

@@ -2,6 +2,10 @@
 #pragma once
 
 #include <cstdint>
+#include <nlohmann/json_fwd.hpp>
+#include <string>
+
+#include "base/ledger.h"
 
 namespace mete {
 
@@ -15,9 +19,22 @@ struct SequenceLedger {
   double first_token = 0;      ///< clock when the first token was sampled
   double last_token = 0;       ///< clock when the last token was sampled
   double sample_s = 0;         ///< within the steps: choosing tokens
+  /// The engine's ledger at submission, at the first and at the last token: what the engine did meanwhile,
+  /// for every sequence that shared its steps.
+  LedgerMark at_submit{}, at_first{}, at_last{};
 
+  LedgerReport prefill() const { return between(at_submit, at_first); }
+  LedgerReport decode() const { return between(at_first, at_last); }
+  LedgerReport spent() const { return between(at_submit, at_last); }
   double ttft_s() const { return first_token - submitted; }
   double decode_s() const { return last_token - first_token; }
 };
+
+/// {"wall_s", "parts": {name: {"s", "bytes"}}, "bytes_read", counters}; parts without time and counters of 0
+/// are left out.
+nlohmann::ordered_json to_json(const LedgerReport& report);
+
+/// For people: one line per part with its seconds, share of wall time and GB/s, then the counters.
+std::string describe(const std::string& title, const LedgerReport& report);
 
 }  // namespace mete

@@ -30,8 +30,10 @@ Runtime::Runtime(const RuntimeConfig& config)
     : config_(with_defaults(config)),
       kernels_(make_kernel_table(choose_cpu_tier())),
       pool_(std::max(config_.threads, config_.threads_batch)),
+      ledger_(config_.ledger_clock),
       context_{pool_, kernels_, config_.mode},
       file_(GgufFile::open(resolve_model_path(config_.model_path).value()).value()) {
+  context_.ledger = &ledger_;
   const double start = now_seconds();
   const ModelConfig model = read_model_config(file_);
   max_context_ = choose_context(config_.context, model);
@@ -59,10 +61,19 @@ Runtime::Runtime(const RuntimeConfig& config)
 }
 
 Status Runtime::step(const Batch& batch, Outputs& outputs) noexcept {
-  if (Status begun = kv_->begin_step(batch); !begun) return begun;
+  const Part before = ledger_.current();
+  ledger_.enter(Part::kSchedule);
+  if (Status begun = kv_->begin_step(batch); !begun) {
+    ledger_.enter(before);
+    return begun;
+  }
   pool_.set_active(batch.rows.size() == 1 ? config_.threads : config_.threads_batch);
   model_->forward(context_, batch, kv_->access(), outputs);
+  ledger_.enter(Part::kSchedule);
   kv_->end_step();
+  ledger_.add(Counter::kSteps, 1);
+  ledger_.add(Counter::kRows, static_cast<int64_t>(batch.rows.size()));
+  ledger_.enter(before);
   return std::move(outputs.status);
 }
 

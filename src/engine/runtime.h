@@ -25,6 +25,7 @@ struct RuntimeConfig {
   NumericMode mode = NumericMode::kStandard;
   void (*progress)(void* user, int64_t done, int64_t total) = nullptr;  ///< bytes, while weights are read
   void* progress_user = nullptr;
+  Ledger::ClockFn ledger_clock = nullptr;  ///< tests give their own
 };
 
 class Runtime {
@@ -33,6 +34,7 @@ class Runtime {
   explicit Runtime(const RuntimeConfig& config);
 
   Context& context() { return context_; }
+  Ledger& ledger() { return ledger_; }
   const Model& model() const { return *model_; }
   const ModelConfig& model_config() const { return model_->config(); }
   const Tokenizer& tokenizer() const { return *tokenizer_; }
@@ -56,6 +58,7 @@ class Runtime {
   RuntimeConfig config_;
   KernelTable kernels_;
   ThreadPool pool_;
+  Ledger ledger_;
   Context context_;
   GgufFile file_;
   std::unique_ptr<Tokenizer> tokenizer_;

@@ -153,6 +153,7 @@ int64_t Decoder::keep_wanted_rows(const Batch& batch, int64_t layer, int64_t row
 void Decoder::finish(Context& ctx, const Batch& batch, int64_t rows, Outputs& outputs) noexcept {
   const auto wanted = static_cast<int64_t>(batch.logits_rows.size());
   if (wanted == 0) return;
+  const PartScope part(ctx.ledger, Part::kLogits);
   if (rows != wanted) compact_rows(x_, config_.d_model, batch.logits_rows);
   rms_norm(ctx, x_, output_norm_, eps_, wanted, config_.d_model, normed_);
   matmul(ctx, normed_, wanted, config_.d_model, output_, outputs.logits, config_.vocab);

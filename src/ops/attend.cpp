@@ -540,10 +540,28 @@ void lay_out(Carver& carver, Call& call, std::span<const AttendJob> jobs) {
   }
 }
 
+/// Bytes of K and V that the tasks read from memory, each split of a view once (row blocks after the first
+/// find it in cache).
+int64_t bytes_read(const Call& call) {
+  int64_t slots = 0;
+  for (int64_t i = 0; i < call.task_count;) {
+    const View* view = call.tasks[i].view;
+    int64_t begin = call.tasks[i].split_begin, end = call.tasks[i].split_end;
+    for (; i < call.task_count && call.tasks[i].view == view; ++i) {
+      begin = std::min(begin, call.tasks[i].split_begin);
+      end = std::max(end, call.tasks[i].split_end);
+    }
+    const int64_t count = view->spec->tokens != nullptr ? view->spec->token_count : view->spec->slots;
+    slots += std::min((end - begin) * kSplitKeys, std::max<int64_t>(0, count - begin * kSplitKeys));
+  }
+  return slots * static_cast<int64_t>(call.layout.page_bytes()) / call.layout.page_slots;
+}
+
 }  // namespace
 
 void attend(Context& ctx, const KvLayout& layout, const AttendParams& params, std::span<const AttendJob> jobs,
             const float* q, float* out, float* lse) noexcept {
+  ctx.enter(Part::kAttention);
   Call call{ctx,
             layout,
             params,
@@ -578,6 +596,7 @@ void attend(Context& ctx, const KvLayout& layout, const AttendParams& params, st
                         call.unit_count > call.task_count && raw_bytes <= kMaxRawBytes;
   carver = {ctx.attention.get(carver.used + (by_split ? raw_bytes + 256 : 0))};
   lay_out(carver, call, jobs);
+  if (ctx.ledger != nullptr) ctx.ledger->read(bytes_read(call));
   // Vector FMAs, roughly; below some microseconds of them a fork-join does not pay.
   const bool tiny = call.raw_vectors * kSplitKeys * layout.head_dim / 8 < 32768;
   if (!by_split) {

@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "base/aligned.h"
+#include "base/ledger.h"
 #include "base/thread_pool.h"
 #include "kernels/cpu/table.h"
 
@@ -31,9 +32,17 @@ struct Context {
   ThreadPool& pool;
   const KernelTable& kernels;
   NumericMode mode = NumericMode::kStandard;
-  Scratch activations{};  ///< quantised activation rows of the running matmul
-  Scratch workers{};      ///< per-worker kernel scratch
-  Scratch attention{};    ///< per-worker attention scratch
+  Scratch activations{};     ///< quantised activation rows of the running matmul
+  Scratch workers{};         ///< per-worker kernel scratch
+  Scratch attention{};       ///< per-worker attention scratch
+  Ledger* ledger = nullptr;  ///< null: nobody counts
+
+  /// The op that now begins belongs to `part` and reads `bytes` of weights or KV from memory.
+  void enter(Part part, int64_t bytes = 0) noexcept {
+    if (ledger == nullptr) return;
+    ledger->enter(part);
+    ledger->read(bytes);
+  }
 };
 
 }  // namespace mete

@@ -10,6 +10,7 @@ constexpr int64_t kPieceElements = 8192;
 
 template <typename Body>
 void over_rows(Context& ctx, int64_t rows, int64_t n, Body body) {
+  ctx.enter(Part::kElementwise);
   const int64_t grain = std::max<int64_t>(1, kPieceElements / std::max<int64_t>(1, n));
   ctx.pool.parallel_for(rows, grain, [&](int64_t begin, int64_t end, int) {
     for (int64_t r = begin; r < end; ++r) body(r);
@@ -18,6 +19,7 @@ void over_rows(Context& ctx, int64_t rows, int64_t n, Body body) {
 
 template <typename Body>
 void over_elements(Context& ctx, int64_t count, Body body) {
+  ctx.enter(Part::kElementwise);
   ctx.pool.parallel_for(count, kPieceElements,
                         [&](int64_t begin, int64_t end, int) { body(begin, end - begin); });
 }

@@ -49,6 +49,11 @@ void kv_store(Context& ctx, const KvLayout& layout, int64_t kv_heads, std::span<
   const AttentionKernels& kernels = ctx.kernels.attention;
   const int64_t count = static_cast<int64_t>(targets.size()), key = layout.head_dim,
                 value = layout.value_dim();
+  ctx.enter(Part::kKvStore);
+  if (ctx.ledger != nullptr) {
+    const auto slot_bytes = static_cast<int64_t>(layout.page_bytes()) / layout.page_slots;
+    ctx.ledger->add(Counter::kKvBytesWritten, kv_heads * count * slot_bytes);
+  }
   const int64_t grain = std::max<int64_t>(1, 8192 / (key + value));
   // Heads outside, rows inside: neighbouring pieces write neighbouring lanes of the same tiles.
   ctx.pool.parallel_for(kv_heads * count, grain, [&](int64_t begin, int64_t end, int) {

@@ -95,11 +95,15 @@ void run_panels(Context& ctx, const MatmulTarget& target, const Activations& act
 void matmul(Context& ctx, const float* x, int64_t tokens, int64_t x_stride,
             std::span<const MatmulTarget> targets) noexcept {
   if (tokens == 0) return;
+  int64_t panels = 0, bytes = 0;
+  for (const MatmulTarget& target : targets) {
+    panels += panel_count(target.weight->rows);
+    bytes += panel_count(target.weight->rows) * static_cast<int64_t>(target.weight->stride());
+  }
+  ctx.enter(Part::kMatmul, bytes);
   Activations acts[kKinds];
   prepare(ctx, x, tokens, x_stride, targets, acts);
 
-  int64_t panels = 0;
-  for (const MatmulTarget& target : targets) panels += panel_count(target.weight->rows);
   // Even pieces, since kernels work on pairs of panels; several per thread, so that a thread that lost its
   // CPU for a moment does not hold up the others.
   const int64_t share = panels / (int64_t{ctx.pool.size()} * 6);
@@ -130,6 +134,7 @@ void matmul(Context& ctx, const float* x, int64_t tokens, int64_t x_stride, cons
 
 void embed(Context& ctx, const Linear& table, std::span<const int32_t> ids, float* out) noexcept {
   const size_t bytes = round_up_64(row_bytes(table.type, table.cols));
+  ctx.enter(Part::kEmbed, static_cast<int64_t>(ids.size() * row_bytes(table.type, table.cols)));
   uint8_t* scratch = ctx.workers.get(bytes * static_cast<size_t>(ctx.pool.size()));
   ctx.pool.parallel_for(static_cast<int64_t>(ids.size()), 16, [&](int64_t begin, int64_t end, int worker) {
     uint8_t* row = scratch + bytes * static_cast<size_t>(worker);

@@ -52,6 +52,7 @@ RopeTable::RopeTable(const RopeConfig& config)
 }
 
 void RopeTable::prepare(Context& ctx, std::span<const int32_t> positions) {
+  ctx.enter(Part::kElementwise);
   const size_t needed = positions.size() * static_cast<size_t>(half_);
   if (cos_.size() < needed) {
     cos_.resize(needed);
@@ -70,6 +71,7 @@ void RopeTable::prepare(Context& ctx, std::span<const int32_t> positions) {
 }
 
 void rope(Context& ctx, float* x, int64_t rows, int64_t heads, int64_t dim, const RopeTable& table) noexcept {
+  ctx.enter(Part::kElementwise);
   const int64_t grain = std::max<int64_t>(1, 8192 / (heads * dim));
   ctx.pool.parallel_for(rows, grain, [&](int64_t begin, int64_t end, int) {
     for (int64_t r = begin; r < end; ++r) {

@@ -25,6 +25,14 @@ class Run(unittest.TestCase):
             self.assertIn(field, r)
         self.assertEqual(r["decode_tokens"], 7)
 
+    def test_parts_of_the_ledger_add_up_to_the_time_on_the_clock(self):
+        r = mete_json("run", "-m", SMOLLM2, "-p", PROMPT, "-n", 64, "--temp", 0, "--ignore-eos", "--json")["receipt"]
+        for phase, seconds in (("prefill", r["ttft_s"]), ("decode", r["decode_s"])):
+            ledger = r["ledger"][phase]
+            parts = sum(part["s"] for part in ledger["parts"].values())
+            self.assertAlmostEqual(parts, seconds, delta=0.03 * seconds, msg=phase)
+        self.assertEqual(r["ledger"]["decode"]["generated_tokens"], 63)
+
     def test_same_text_and_hash_for_every_way_to_run(self):
         base = ("run", "-m", SMOLLM2, "-p", PROMPT, "-n", 24, "--json")
         for sampling in (("--temp", 0), ("--temp", "0.8", "-s", 7)):
