@@ -192,7 +192,8 @@ Json engine_json(const GgufFile& file, const Totals& totals) {
           {"weight_bytes", c.weight_bytes},
           {"weight_bytes_read_per_token", c.bytes_per_token},
           {"macs_per_token", c.macs_per_token + c.macs_per_logits},
-          {"kv_bytes_per_token_f16", c.kv_layers * c.kv_heads * c.head_dim * 2 * 2},
+          {"kv_bytes_per_token_f16",
+           c.kv_layers * c.kv_heads * (c.head_dim + (c.value_in_key ? 0 : c.value_dim)) * 2},
           {"activations", activations}};
 }
 

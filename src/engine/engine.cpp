@@ -76,6 +76,7 @@ Result<SeqId> Engine::submit(const Request& request, std::optional<SeqId> reuse)
            old.tokens[static_cast<size_t>(common)] == request.prompt[static_cast<size_t>(common)]) {
       ++common;
     }
+    common = runtime_.kv().reusable(old.id, common);  // 0 if a sliding window has freed what the rest sees
     if (Status cut = runtime_.kv().truncate(old.id, common); !cut) return cut.error();
     seq->id = old.id;
     seq->cached = common;

@@ -52,6 +52,9 @@ Runtime::Runtime(const RuntimeConfig& config)
   kv.kv_layers = model.kv_layers;
   kv.kv_heads = model.kv_heads;
   kv.head_dim = model.head_dim;
+  kv.value_dim = model.value_dim;
+  kv.value_in_key = model.value_in_key;
+  kv.windows = model.windows;
   kv.key_codec = config_.key_codec;
   kv.value_codec = config_.value_codec;
   kv.page_slots = config_.page_slots;

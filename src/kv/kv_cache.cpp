@@ -7,6 +7,8 @@ namespace mete {
 namespace {
 
 constexpr int32_t kMaxPosition = 1 << 20;
+/// Sliding layers keep this many positions beyond their window, so that a few tokens can be taken back.
+constexpr int64_t kWindowSlack = 32;
 
 KvLayout layout_of(const KvConfig& c) {
   return {c.key_codec, c.value_codec, c.head_dim, c.page_slots, c.value_dim, c.value_in_key};
@@ -14,6 +16,9 @@ KvLayout layout_of(const KvConfig& c) {
 
 int64_t page_count(const KvConfig& c) {
   layout_of(c).check().or_throw();
+  if (!c.windows.empty() && static_cast<int64_t>(c.windows.size()) != c.kv_layers) {
+    throw bad_usage("KV cache: {} windows for {} layers", c.windows.size(), c.kv_layers);
+  }
   if (c.kv_layers < 1 || c.kv_heads < 1 || c.max_slots < 1) {
     throw bad_usage("KV cache: {} layers, {} heads, {} slots; each must be at least 1", c.kv_layers,
                     c.kv_heads, c.max_slots);
@@ -82,6 +87,9 @@ class KvCache::Access : public KvAccess {
 
   void attend(Context& ctx, int layer, const float* q, const AttentionParams& params,
               float* out) noexcept override {
+    const auto& windows = cache_.config_.windows;
+    const int32_t kept = windows.empty() ? 0 : windows[static_cast<size_t>(layer)];
+    METE_CHECK(kept == 0 || (params.window > 0 && params.window <= kept));
     for_lists(layer, [&](size_t i, const Sequence& s, PageList& list) {
       Spec& spec = specs_[i];
       spec.pages = list.pages.data();
@@ -143,7 +151,7 @@ SeqId KvCache::create() {
   if (i == sequences_.size()) sequences_.emplace_back();
   Sequence& s = sequences_[i];
   s.live = true;
-  s.length = s.step_begin = s.dense = 0;
+  s.length = s.step_begin = s.dense = s.hidden_slots = s.lowest = 0;
   s.positions.clear();
   s.positions.reserve(static_cast<size_t>(config_.max_slots));  // steps allocate nothing
   s.lists.resize(static_cast<size_t>(config_.kv_layers * config_.kv_heads));
@@ -190,7 +198,9 @@ int64_t KvCache::length(SeqId seq) const {
 
 void KvCache::cut(Sequence& s, int64_t slots) {
   const size_t pages = static_cast<size_t>((slots + config_.page_slots - 1) / config_.page_slots);
+  if (slots == 0) s.hidden_slots = s.lowest = 0;
   for (PageList& list : s.lists) {
+    list.hidden = std::min(list.hidden, static_cast<int64_t>(pages));
     while (list.pages.size() > pages) {
       if (list.pages.back() != nullptr) pool_.release(list.pages.back());
       list.pages.pop_back();
@@ -235,9 +245,49 @@ Status KvCache::truncate(SeqId seq, int64_t length) {
   if (length < 0 || length > s.length) {
     return bad_usage("KV cache: sequence {} cannot be cut to {} slots, it has {}", seq, length, s.length);
   }
+  if (reusable(seq, length) != length) {
+    return bad_usage(
+        "KV cache: sequence {} cannot be cut to {} slots: layers with a sliding window keep what "
+        "rows from position {} on see; cut it to 0",
+        seq, length, s.lowest);
+  }
   cut(s, length);
   s.step_begin = std::min(s.step_begin, length);
   return {};
+}
+
+int64_t KvCache::reusable(SeqId seq, int64_t length) const {
+  METE_CHECK(check_sequence(seq));
+  const Sequence& s = sequences_[static_cast<size_t>(seq)];
+  METE_CHECK(length >= 0 && length <= s.length);
+  if (length == s.length || s.positions[static_cast<size_t>(length)] >= s.lowest) return length;
+  return 0;
+}
+
+/// Frees the pages of sliding layers that no row at `position` or later sees. What is left has the same bits:
+/// a window hides those keys anyway.
+void KvCache::free_hidden(Sequence& s, int64_t position) {
+  const int64_t heads = config_.kv_heads, slots = config_.page_slots;
+  for (int64_t layer = 0; layer < static_cast<int64_t>(config_.windows.size()); ++layer) {
+    const int64_t window = config_.windows[static_cast<size_t>(layer)];
+    const int64_t last = position - window - kWindowSlack;  // highest position to free
+    if (window == 0 || last < 0) continue;
+    int64_t page = s.lists[static_cast<size_t>(layer * heads)].hidden;
+    for (; (page + 1) * slots <= s.length; ++page) {
+      const auto begin = s.positions.begin() + page * slots;
+      const int64_t highest = *std::max_element(begin, begin + slots);
+      if (highest > last) break;
+      for (int64_t h = 0; h < heads; ++h) {
+        PageList& list = s.lists[static_cast<size_t>(layer * heads + h)];
+        uint8_t*& place = list.pages[static_cast<size_t>(page)];
+        if (place != nullptr) pool_.release(place);
+        place = nullptr;
+        list.hidden = page + 1;
+      }
+      s.lowest = std::max(s.lowest, highest + window);
+      s.hidden_slots = std::max(s.hidden_slots, (page + 1) * slots);
+    }
+  }
 }
 
 Status KvCache::compact(SeqId seq, std::span<const int32_t> kept_slots) {
@@ -328,7 +378,14 @@ Status KvCache::check_rows(const Batch& batch) const {
     if (row.position < 0 || row.position > kMaxPosition) {
       return bad_usage("batch row {}: position {}, expected 0 .. {}", i, row.position, kMaxPosition);
     }
-    const int64_t length = sequences_[static_cast<size_t>(row.seq)].length;
+    const Sequence& s = sequences_[static_cast<size_t>(row.seq)];
+    const int64_t length = s.length;
+    if (row.position < s.lowest || (row.write == KvWrite::kOverwrite && row.slot < s.hidden_slots)) {
+      return bad_usage(
+          "batch row {}: position {}: layers with a sliding window keep what rows from position "
+          "{} on see; cut sequence {} to 0",
+          i, row.position, s.lowest, row.seq);
+    }
     if (row.write == KvWrite::kOverwrite && (row.slot < 0 || row.slot >= length)) {
       return bad_usage("batch row {}: slot {} to overwrite, expected 0 .. {}", i, row.slot, length - 1);
     }
@@ -349,6 +406,7 @@ void KvCache::group_rows(const Batch& batch) {
       StepSequence& fresh = steps_[static_cast<size_t>(index)];
       fresh.seq = row.seq;
       fresh.appended = fresh.scratch = 0;
+      fresh.first_position = kMaxPosition;
       fresh.rows.clear();
       fresh.overwritten.clear();
       fresh.pages.clear();
@@ -356,7 +414,10 @@ void KvCache::group_rows(const Batch& batch) {
     StepSequence& step = steps_[static_cast<size_t>(index)];
     step.rows.push_back(static_cast<int32_t>(i));
     const int64_t length = sequences_[static_cast<size_t>(row.seq)].length;
-    if (row.write == KvWrite::kAppend) slots_[i] = static_cast<int32_t>(length + step.appended++);
+    if (row.write == KvWrite::kAppend) {
+      slots_[i] = static_cast<int32_t>(length + step.appended++);
+      step.first_position = std::min<int64_t>(step.first_position, row.position);
+    }
     if (row.write == KvWrite::kScratch) slots_[i] = static_cast<int32_t>(step.scratch++);  // moved up below
     if (row.write == KvWrite::kOverwrite) {
       slots_[i] = row.slot;
@@ -520,7 +581,10 @@ void KvCache::end_step() {
   open_ = false;
   for (size_t i = 0; i < step_count_; ++i) {
     Sequence& s = sequences_[static_cast<size_t>(steps_[i].seq)];
-    if (s.live && static_cast<int64_t>(s.positions.size()) > s.length) cut(s, s.length);
+    if (!s.live) continue;
+    if (static_cast<int64_t>(s.positions.size()) > s.length) cut(s, s.length);
+    // Not beyond the step's first row: all of the step can be taken back.
+    if (steps_[i].appended > 0) free_hidden(s, steps_[i].first_position);
   }
 }
 

@@ -1,4 +1,5 @@
-// The KV cache: sequences of slots on pages, one page list per (sequence, layer, KV head).
+// The KV cache: sequences of slots on pages, one page list per (sequence, layer, KV head). Layers with a
+// sliding window give back the pages that no later row can see.
 #pragma once
 
 #include <memory>
@@ -24,6 +25,9 @@ struct KvConfig {
   bool poison = false;        ///< fill free pages with NaN (tests)
   int64_t value_dim = 0;      ///< 0: head_dim
   bool value_in_key = false;  ///< as KvLayout::value_in_key
+  /// Per layer: sliding window in tokens, 0: all is attended to; empty: no layer slides. What no later row
+  /// can see is freed.
+  std::vector<int32_t> windows{};
 };
 
 /// "f16", "bf16", "q8_0".
@@ -54,12 +58,15 @@ class KvCache {
   Status begin_step(const Batch& batch);
   /// Reads and writes for the rows of the open step.
   KvAccess& access();
-  /// Drops the rows written as kScratch.
+  /// Drops the rows written as kScratch, and frees pages of sliding layers that a row at the step's first
+  /// appended position does not see, nor one a little before it.
   void end_step();
 
   int64_t length(SeqId seq) const;
-  /// Drops the slots from `length` on.
+  /// Drops the slots from `length` on. An Error if sliding layers have freed what the next row would see.
   Status truncate(SeqId seq, int64_t length);
+  /// The longest length up to `length` that truncate accepts: `length`, or 0.
+  int64_t reusable(SeqId seq, int64_t length) const;
   /// Keeps, of the slots that the last step appended, only these (absolute numbers, ascending): they move
   /// down to follow each other. Before end_step, kScratch slots may be kept too.
   Status compact(SeqId seq, std::span<const int32_t> kept_slots);
@@ -77,6 +84,7 @@ class KvCache {
     std::vector<uint8_t*> pages;       // null: no visible slot
     std::vector<uint32_t> valid;       // bit masks per page; empty: all valid
     int64_t dropped_from = INT64_MAX;  // lowest dropped slot
+    int64_t hidden = 0;                // leading pages that a sliding layer has freed
   };
   struct Sequence {
     bool live = false;
@@ -84,6 +92,8 @@ class KvCache {
     int64_t step_begin = 0;          // length before the last step
     std::vector<int32_t> positions;  // per slot, rows of an open step included
     int64_t dense = 0;               // leading slots with position == slot
+    int64_t hidden_slots = 0;        // leading slots that some list has freed as hidden
+    int64_t lowest = 0;              // rows below this position would see them
     std::vector<PageList> lists;     // [layer * kv_heads + head]
   };
   struct StepSequence {
@@ -91,6 +101,7 @@ class KvCache {
     int64_t appended = 0, scratch = 0;
     int64_t tail_begin = 0;                   // lowest new slot
     int64_t slots = 0;                        // with the new ones
+    int64_t first_position = 0;               // lowest of an appended row
     std::vector<int32_t> rows;                // batch indices
     std::vector<int64_t> overwritten, pages;  // ascending; pages written
     std::vector<QueryRow> queries;
@@ -108,6 +119,7 @@ class KvCache {
   bool writable(const PageList& list, int64_t page) const;
   void make_writable(PageList& list, int64_t page);
   void cut(Sequence& s, int64_t slots);
+  void free_hidden(Sequence& s, int64_t position);
 
   KvConfig config_;
   KvLayout layout_;

@@ -94,6 +94,7 @@ ModelConfig read_shape(const ArchKeys& keys) {
   if (c.head_dim > 1024 || c.head_dim % 2 != 0) {
     throw bad_model("head dimension is {}, expected an even number up to 1024", c.head_dim);
   }
+  c.value_dim = c.head_dim;
   const int64_t value_length = keys.integer_or("attention.value_length", c.head_dim, 1, 1 << 20);
   if (value_length != c.head_dim) {
     throw bad_model("key \"{}\" is {}, expected the key length {}", keys.key("attention.value_length"),

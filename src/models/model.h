@@ -16,7 +16,10 @@ namespace mete {
 struct ModelConfig {
   std::string arch;  ///< general.architecture
   int64_t layers = 0, d_model = 0, vocab = 0;
-  int64_t heads = 0, kv_heads = 0, head_dim = 0, ffn = 0;
+  int64_t heads = 0, kv_heads = 0, head_dim = 0,
+          ffn = 0;               ///< kv_heads and head_dim as the KV cache sees them
+  int64_t value_dim = 0;         ///< of values in the KV cache
+  bool value_in_key = false;     ///< a key's first value_dim elements are its value (MLA)
   int64_t context_train = 0;     ///< context length the model was trained with
   int64_t kv_layers = 0;         ///< layers that own KV; model layer i < kv_layers uses KV layer i
   std::vector<int32_t> windows;  ///< per layer: sliding window in tokens, 0 = none

@@ -215,7 +215,9 @@ Tiles next_tiles(const Call& call, const NextSplit& next, int t, const Tiles& ow
   if (next.task == nullptr || next.split >= next.task->view->dense_splits) return own;
   const Spec& spec = *next.task->view->spec;
   const int64_t slot = next.split * kSplitKeys + t * 16;
-  return slot < spec.slots ? tiles_of(call, spec, slot) : own;
+  return slot < spec.slots && spec.pages[slot / call.layout.page_slots] != nullptr
+             ? tiles_of(call, spec, slot)
+             : own;
 }
 
 void prefetch(const uint8_t* p, size_t bytes) {

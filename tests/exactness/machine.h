@@ -23,6 +23,7 @@ struct MachineConfig {
   KvType codec = KvType::kF16;
   int64_t max_rows = 512;
   int64_t context = 2048;
+  bool free_hidden = true;  ///< pages that sliding windows hide are freed
 };
 
 class Machine {
@@ -38,6 +39,9 @@ class Machine {
     kv.kv_layers = m.kv_layers;
     kv.kv_heads = m.kv_heads;
     kv.head_dim = m.head_dim;
+    kv.value_dim = m.value_dim;
+    kv.value_in_key = m.value_in_key;
+    if (config.free_hidden) kv.windows = m.windows;
     kv.key_codec = kv.value_codec = config.codec;
     kv.page_slots = config.page_slots;
     kv.max_slots = config.context * 4;

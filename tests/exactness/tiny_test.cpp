@@ -46,6 +46,34 @@ TEST_P(TinyModels, ThreadsPagesAndNeighboursDoNotMatter) {
   }
 }
 
+TEST_P(TinyModels, FreeingPagesOutsideTheWindowsDoesNotMatter) {
+  const std::vector<int32_t> windows = read_model_config(file_).windows;
+  if (std::all_of(windows.begin(), windows.end(), [](int32_t w) { return w == 0; })) {
+    GTEST_SKIP() << "no layer slides";
+  }
+  uint64_t hashes[2][2];
+  size_t bytes[2];
+  for (const bool freed : {false, true}) {
+    MachineConfig config;
+    config.free_hidden = freed;
+    Machine m = machine(config);
+    const std::vector<int32_t> tokens = some_tokens(400, m.vocab());
+    for (const int64_t chunk : {1, 100}) hashes[freed][chunk > 1] = hash_of(run_logits(m, tokens, chunk));
+    const SeqId seq = m.kv().create();
+    for (int32_t i = 0; i < 400; ++i) {
+      const Row row{tokens[static_cast<size_t>(i)], i, seq};
+      Batch batch;
+      batch.rows = {&row, 1};
+      m.step(batch);
+    }
+    bytes[freed] = m.kv().bytes();
+  }
+  for (const bool freed : {false, true}) {
+    for (const bool chunked : {false, true}) EXPECT_EQ(hashes[freed][chunked], hashes[0][0]);
+  }
+  EXPECT_LT(bytes[1], bytes[0]);
+}
+
 TEST_P(TinyModels, EveryTierGivesTheSameBits) {
   MachineConfig generic;
   generic.tier = CpuTier::kGeneric;

@@ -165,10 +165,101 @@ TEST_F(KvCacheTest, BadConfigurationsAreErrors) {
   config.page_slots = 24;
   EXPECT_THROW(KvCache{config}, Error);
   config.page_slots = 16;
+  config.windows = {50};  // for three layers
+  EXPECT_THROW(KvCache{config}, Error);
+  config.windows.clear();
   config.max_slots = 0;
   EXPECT_THROW(KvCache{config}, Error);
   EXPECT_FALSE(parse_kv_codec("q4_0"));
   EXPECT_EQ(parse_kv_codec("q8_0"), KvType::kQ8_0);
+}
+
+TEST_F(KvCacheTest, PagesOutsideTheWindowAreFreedAndNoBitChanges) {
+  AttentionParams p = data.params();
+  p.window = 50;
+  std::vector<float> want, out;
+  {
+    KvCache cache(config);
+    run_chunks(cache, cache.create(), ctx, data, p, 0, 400, 64, want);
+    EXPECT_EQ(cache.bytes(), 6u * 25u * cache.layout().page_bytes());
+  }
+  config.windows = {50, 50, 50};
+  for (int64_t page_slots : {16, 32}) {
+    config.page_slots = page_slots;
+    for (int64_t chunk : {1, 7, 64, 400}) {
+      KvCache cache(config);
+      const SeqId seq = cache.create();
+      run_chunks(cache, seq, ctx, data, p, 0, 400, chunk, out);
+      EXPECT_TRUE(same_bits(want, out)) << chunk;
+      // At most: window, slack, the last step, and two partial pages.
+      const int64_t kept = 50 + 32 + chunk + 2 * page_slots;
+      EXPECT_LE(cache.bytes(), 6u * static_cast<size_t>(kept / page_slots) * cache.layout().page_bytes());
+      EXPECT_GT(cache.bytes(), 6u * static_cast<size_t>(50 / page_slots) * cache.layout().page_bytes());
+      cache.release(seq);
+      EXPECT_EQ(cache.bytes(), 0u);
+    }
+  }
+}
+
+TEST_F(KvCacheTest, OnlySlidingLayersFree) {
+  config.windows = {50, 0, 50};
+  KvCache cache(config);
+  const SeqId seq = cache.create();
+  for (int32_t i = 0; i < 400; ++i) {
+    const Row row{0, i, seq};
+    Batch batch;
+    batch.rows = {&row, 1};
+    ASSERT_TRUE(cache.begin_step(batch));
+    cache.end_step();
+  }
+  // 25 pages of 16 in the full layer. Position 399 - 50 - 32 = 317 is the highest free one: 19 whole pages.
+  EXPECT_EQ(cache.bytes(), 2u * (25u + 2u * (25u - 19u)) * cache.layout().page_bytes());
+  EXPECT_EQ(cache.free_slots(), (600 - 2 * (25 + 12)) / 6 * 16);
+}
+
+TEST_F(KvCacheTest, WhatTheWindowHasFreedCannotBeSeenAgain) {
+  AttentionParams p = data.params();
+  p.window = 50;
+  std::vector<float> want, out;
+  {
+    KvCache cache(config);
+    run_chunks(cache, cache.create(), ctx, data, p, 0, 400, 64, want);
+  }
+  config.windows = {50, 50, 50};
+  KvCache cache(config);
+  const SeqId seq = cache.create();
+  run_chunks(cache, seq, ctx, data, p, 0, 300, 1, out);
+  // Freed: positions up to 299 - 82 = 217 in whole pages, 0 .. 207. A row at 257 sees 208.
+  EXPECT_EQ(cache.reusable(seq, 257), 257);
+  EXPECT_EQ(cache.reusable(seq, 256), 0);
+  const Status refused = cache.truncate(seq, 256);
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(
+      refused.error().message(),
+      "KV cache: sequence 0 cannot be cut to 256 slots: layers with a sliding window keep what rows from "
+      "position 257 on see; cut it to 0");
+  EXPECT_EQ(cache.length(seq), 300);
+  const SeqId copy = cache.fork(seq);
+  for (const SeqId each : {seq, copy}) {  // a fork knows what it lacks
+    const Row back{0, 256, each};
+    const Row overwrite{0, 290, each, KvWrite::kOverwrite, 5};
+    for (const Row& row : {back, overwrite}) {
+      Batch batch;
+      batch.rows = {&row, 1};
+      EXPECT_FALSE(cache.begin_step(batch));
+    }
+  }
+  ASSERT_TRUE(cache.truncate(seq, 257));
+  run_chunks(cache, seq, ctx, data, p, 257, 400, 9, out);
+  for (int64_t t = 257; t < 400; ++t) ASSERT_TRUE(same_bits(row(want, t), row(out, t))) << t;
+  ASSERT_TRUE(cache.truncate(seq, 0));
+  run_chunks(cache, seq, ctx, data, p, 0, 400, 30, out);
+  EXPECT_TRUE(same_bits(want, out));
+  run_chunks(cache, copy, ctx, data, p, 300, 400, 11, out);
+  EXPECT_TRUE(same_bits(want, out));
+  cache.release(seq);
+  cache.release(copy);
+  EXPECT_EQ(cache.bytes(), 0u);
 }
 
 TEST_F(KvCacheTest, AccountingHoldsOverRandomOperations) {
