@@ -1,5 +1,6 @@
 #include "models/config.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "base/error.h"
@@ -15,6 +16,12 @@ struct ForeignKey {
 };
 constexpr ForeignKey kForeignKeys[] = {
     {"expert_count", 0},
+    {"expert_group_count", 1},
+    {"expert_group_used_count", 1},
+    {"expert_gating_func", 1},
+    {"leading_dense_block_count", 0},
+    {"interleave_moe_layer_step", 1},
+    {"moe_every_n_layers", 1},
     {"attention.max_alibi_bias", 0},
     {"attention.clamp_kqv", 0},
     {"attention.temperature_scale", 0},
@@ -31,9 +38,11 @@ constexpr ForeignKey kForeignKeys[] = {
 
 }  // namespace
 
-ArchKeys::ArchKeys(const GgufMetadata& metadata, std::string arch)
+ArchKeys::ArchKeys(const GgufMetadata& metadata, std::string arch,
+                   std::initializer_list<std::string_view> supported)
     : metadata_(metadata), arch_(std::move(arch)) {
   for (const ForeignKey& foreign : kForeignKeys) {
+    if (std::find(supported.begin(), supported.end(), foreign.name) != supported.end()) continue;
     const GgufValue* value = metadata_.find(key(foreign.name));
     if (value == nullptr) continue;
     const double found = value->type == GgufValueType::kArray || !value->is_number() ? NAN : value->number();
@@ -110,6 +119,21 @@ ModelConfig read_shape(const ArchKeys& keys) {
                     keys.key("vocab_size"), c.vocab, tokens);
   }
   return c;
+}
+
+RouterParams read_router(const ArchKeys& keys, const ModelConfig& config, bool normalise,
+                         ExpertDeclaration* experts) {
+  experts->experts = keys.integer("expert_count", 1, kMaxExperts);
+  experts->used = keys.integer("expert_used_count", 1, std::min(experts->experts, kMaxExpertsUsed));
+  experts->d_model = config.d_model;
+  experts->ffn = keys.integer_or("expert_feed_forward_length", config.ffn, 1, 1 << 20);
+  RouterParams router;
+  router.experts = experts->experts;
+  router.used = experts->used;
+  router.normalise = keys.metadata().boolean_or(keys.key("expert_weights_norm"), normalise).value();
+  router.scale = static_cast<float>(keys.number_or("expert_weights_scale", 1.0, 0.0, 1e6));
+  if (router.scale == 0.0f) router.scale = 1;  // as llama.cpp: not set
+  return router;
 }
 
 float read_rms_epsilon(const ArchKeys& keys) {

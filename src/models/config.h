@@ -2,6 +2,7 @@
 // Error(kBadModel) that names the key, what was found and what was expected.
 #pragma once
 
+#include <initializer_list>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -9,14 +10,17 @@
 #include "format/gguf.h"
 #include "models/model.h"
 #include "ops/rope.h"
+#include "ops/route.h"
 
 namespace mete {
 
 /// Keys of one architecture: name "rope.freq_base" means "<arch>.rope.freq_base".
 class ArchKeys {
  public:
-  /// Refuses keys of other architectures' arithmetic (experts, ALiBi, clamps, ...).
-  ArchKeys(const GgufMetadata& metadata, std::string arch);
+  /// Refuses keys of other architectures' arithmetic (experts, ALiBi, clamps, ...), but for those named in
+  /// `supported`.
+  ArchKeys(const GgufMetadata& metadata, std::string arch,
+           std::initializer_list<std::string_view> supported = {});
 
   const std::string& arch() const { return arch_; }
   const GgufMetadata& metadata() const { return metadata_; }
@@ -36,6 +40,11 @@ class ArchKeys {
 
 /// Layer count, widths, heads, vocabulary and context.
 ModelConfig read_shape(const ArchKeys& keys);
+
+/// What a file with routed experts says of them: counts and FFN width into `experts` (of d_model columns),
+/// and the router's rules, `normalise` being the architecture's unless the file says otherwise.
+RouterParams read_router(const ArchKeys& keys, const ModelConfig& config, bool normalise,
+                         ExpertDeclaration* experts);
 
 /// attention.layer_norm_rms_epsilon.
 float read_rms_epsilon(const ArchKeys& keys);

@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "ops/elementwise.h"
+#include "weights/resident_experts.h"
 
 namespace mete {
 namespace {
@@ -25,7 +26,8 @@ int64_t packed_bytes(const Linear& linear) {
 
 }  // namespace
 
-Decoder::Decoder(const GgufFile& file, const char* arch) : keys_(file.metadata(), arch), weights_(file) {
+Decoder::Decoder(const GgufFile& file, const char* arch, std::initializer_list<std::string_view> supported)
+    : keys_(file.metadata(), arch, supported), weights_(file), file_(file) {
   config_ = read_shape(keys_);
   eps_ = read_rms_epsilon(keys_);
   weights_.matrix("token_embd.weight", config_.vocab, config_.d_model, &embedding_);
@@ -63,6 +65,30 @@ void Decoder::declare_ffn(int64_t layer, FfnWeights* w) {
   weights_.optional_vector(name("ffn_down.bias"), config_.d_model, &w->down.bias);
 }
 
+void Decoder::use_experts(bool normalise) {
+  router_ = read_router(keys_, config_, normalise, &config_.experts);
+  config_.experts.layers.reserve(static_cast<size_t>(config_.layers));  // biases are bound by address
+}
+
+void Decoder::declare_experts(int64_t layer, MoeLayer* moe) {
+  const auto name = [layer](std::string_view text) { return layer_name(layer, text); };
+  if (weights_.has(name("ffn_gate.0.weight"))) {
+    throw bad_model(
+        "tensor \"{}\": one tensor per expert is not supported, expected \"{}\"; convert the model again",
+        name("ffn_gate.0.weight"), name("ffn_gate_exps.weight"));
+  }
+  moe->index = static_cast<int>(config_.experts.layers.size());
+  weights_.matrix(name("ffn_gate_inp.weight"), config_.experts.experts, config_.d_model, &moe->router);
+  ExpertLayer& experts = config_.experts.layers.emplace_back();
+  if (weights_.has(name("ffn_gate_up_exps.weight"))) {
+    experts.up = &weights_.stacked(name("ffn_gate_up_exps.weight"));
+  } else {
+    experts.gate = &weights_.stacked(name("ffn_gate_exps.weight"));
+    experts.up = &weights_.stacked(name("ffn_up_exps.weight"));
+  }
+  experts.down = &weights_.stacked(name("ffn_down_exps.weight"));
+}
+
 void Decoder::declare_norm(int64_t layer, std::string_view name, int64_t n, const float** weight) {
   weights_.vector(layer_name(layer, name), n, weight);
 }
@@ -70,9 +96,20 @@ void Decoder::declare_norm(int64_t layer, std::string_view name, int64_t n, cons
 void Decoder::finish_declaration() {
   weights_.check_all_claimed();
   const int64_t table = config_.vocab * config_.d_model;
-  config_.weight_bytes = weights_.bytes();
-  config_.bytes_per_token = weights_.bytes() - (tied_ ? 0 : packed_bytes(embedding_));
-  config_.macs_per_token = weights_.matrix_elements() - table * (tied_ ? 1 : 2);
+  const ExpertDeclaration& experts = config_.experts;
+  check_experts(experts);
+  int64_t used_bytes = 0;  // of the experts that one token uses
+  for (const ExpertLayer& layer : experts.layers) {
+    const int64_t bytes = packed_expert_bytes(experts, layer);
+    config_.expert_bytes += bytes * experts.experts;
+    used_bytes += bytes * experts.used;
+  }
+  config_.weight_bytes = weights_.bytes() + config_.expert_bytes;
+  config_.bytes_per_token = weights_.bytes() - (tied_ ? 0 : packed_bytes(embedding_)) + used_bytes;
+  config_.macs_per_token =
+      weights_.matrix_elements() - table * (tied_ ? 1 : 2) +
+      static_cast<int64_t>(experts.layers.size()) * experts.used * 3 * experts.d_model * experts.ffn;
+  if (!experts.layers.empty()) moe_.emplace(experts, router_, expert_activation_, eps_);
   config_.macs_per_logits = table;
   if (config_.windows.empty()) config_.windows.assign(static_cast<size_t>(config_.layers), 0);
 }
@@ -88,12 +125,27 @@ void Decoder::load(Context& ctx, const LoadOptions& options) {
     throw bad_usage("batch size is {} rows, expected 1 to {}", max_rows_, 1 << 20);
   }
   const int64_t bytes = activation_floats(max_rows_) * 4;
+  const int64_t moe_bytes = moe_ ? moe_->bytes(max_rows_) : 0;
+  const bool resident = moe_ && !options.make_experts;
+  int64_t stored_experts = 0;
+  for (const ExpertLayer& layer : config_.experts.layers) {
+    stored_experts += stored_expert_bytes(config_.experts, layer) * config_.experts.experts;
+  }
   ReadOptions read;
   read.drop_cache = options.drop_cache;
   read.progress = options.progress;
   read.progress_user = options.progress_user;
-  weights_.load(ctx, bytes, read);
+  if (resident) read.left_after = stored_experts;
+  const int64_t dense = weights_.load(ctx, bytes + moe_bytes + (resident ? config_.expert_bytes : 0), read);
   if (tied_) output_ = embedding_;
+  if (resident) {
+    read.done_before = dense;
+    read.left_after = 0;
+    expert_source_ = std::make_unique<ResidentExperts>(ctx, file_, config_.experts, read);
+  } else if (moe_) {
+    expert_source_ = options.make_experts(ctx, file_, config_.experts, options);
+  }
+  if (moe_) moe_->allocate(ctx, max_rows_);
 
   activations_ = AlignedBuffer(static_cast<size_t>(bytes), true);
   float* next = activations_.as<float>();
@@ -124,6 +176,13 @@ void Decoder::begin(Context& ctx, const Batch& batch) noexcept {
     positions_.push_back(row.position);
   }
   embed(ctx, embedding_, tokens_, x_);
+}
+
+bool Decoder::run_experts(Context& ctx, const MoeLayer& layer, const MoeLayer* next, int64_t rows,
+                          Outputs& outputs) noexcept {
+  outputs.status =
+      moe_->forward(ctx, *expert_source_, {&layer, next, x_, normed_, rows, y_}, outputs.routing);
+  return static_cast<bool>(outputs.status);
 }
 
 void Decoder::tap(const Batch& batch, int64_t layer, Outputs& outputs) noexcept {

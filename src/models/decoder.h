@@ -3,6 +3,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <span>
 #include <string_view>
 #include <vector>
@@ -10,6 +11,8 @@
 #include "base/aligned.h"
 #include "models/config.h"
 #include "models/model.h"
+#include "models/moe.h"
+#include "ops/elementwise.h"
 #include "ops/matmul.h"
 #include "ops/rope.h"
 #include "weights/dense.h"
@@ -32,7 +35,8 @@ class Decoder : public Model {
 
  protected:
   /// Reads the shape and declares embedding, output norm and output matrix (tied if the file has none).
-  Decoder(const GgufFile& file, const char* arch);
+  /// `supported`: as of ArchKeys.
+  Decoder(const GgufFile& file, const char* arch, std::initializer_list<std::string_view> supported = {});
 
   /// Called once, when the weights are in memory: builds the RoPE tables.
   virtual void start(const LoadOptions& options) = 0;
@@ -41,6 +45,12 @@ class Decoder : public Model {
   void declare_attention(int64_t layer, AttentionWeights* weights);
   /// Declares blk.<layer>.ffn_{gate,up,down}, with biases where present.
   void declare_ffn(int64_t layer, FfnWeights* weights);
+  /// Reads the file's expert counts and the router's rules, which the architecture may then change in
+  /// router_.
+  void use_experts(bool normalise);
+  /// Declares blk.<layer>.ffn_gate_inp and ffn_{gate,up,down}_exps (or ffn_gate_up_exps) as the next MoE
+  /// layer.
+  void declare_experts(int64_t layer, MoeLayer* moe);
   void declare_norm(int64_t layer, std::string_view name, int64_t n, const float** weight);
   /// To be called last in the constructor: no tensor may be left over; fills the byte and MAC counts.
   void finish_declaration();
@@ -48,6 +58,11 @@ class Decoder : public Model {
   /// x_ = embedding rows of the batch; positions() for the RoPE tables.
   void begin(Context& ctx, const Batch& batch) noexcept;
   std::span<const int32_t> positions() const { return {positions_.data(), rows_}; }
+  /// y_ = the routed experts of `layer` on normed_, both [rows][d_model]; x_ holds the residual. `next`: the
+  /// MoE layer after it, or null. False: they could not be read, outputs.status says why, and forward must
+  /// return.
+  bool run_experts(Context& ctx, const MoeLayer& layer, const MoeLayer* next, int64_t rows,
+                   Outputs& outputs) noexcept;
   /// Copies x_ to the taps if `layer` is wanted.
   void tap(const Batch& batch, int64_t layer, Outputs& outputs) noexcept;
   /// True in the last layer if nothing after the KV store is wanted.
@@ -61,6 +76,8 @@ class Decoder : public Model {
 
   ArchKeys keys_;
   DenseWeights weights_;
+  RouterParams router_;  ///< of models with routed experts
+  GatedActivation expert_activation_ = silu_mul;
   float eps_ = 0;
   float final_softcap_ = 0;  ///< > 0: logits = cap * tanh(logits / cap)
   int64_t max_rows_ = 0;
@@ -77,6 +94,9 @@ class Decoder : public Model {
   Linear embedding_, output_;
   const float* output_norm_ = nullptr;
   bool tied_ = false;
+  const GgufFile& file_;  // valid until load() returns
+  std::optional<Moe> moe_;
+  std::unique_ptr<ExpertSource> expert_source_;
   AlignedBuffer activations_;
   std::vector<int32_t> tokens_, positions_;
   size_t rows_ = 0;
@@ -87,6 +107,7 @@ std::vector<float> check_rope_factors(const char* name, const float* factors, in
 
 // One per architecture (factory.cpp).
 std::unique_ptr<Decoder> make_llama(const GgufFile& file);
+std::unique_ptr<Decoder> make_llama_moe(const GgufFile& file);
 std::unique_ptr<Decoder> make_qwen2(const GgufFile& file);
 std::unique_ptr<Decoder> make_qwen3(const GgufFile& file);
 std::unique_ptr<Decoder> make_gemma3(const GgufFile& file);

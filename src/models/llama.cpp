@@ -92,6 +92,10 @@ void Llama::forward(Context& ctx, const Batch& batch, KvAccess& kv, Outputs& out
 
 }  // namespace
 
-std::unique_ptr<Decoder> make_llama(const GgufFile& file) { return std::make_unique<Llama>(file); }
+std::unique_ptr<Decoder> make_llama(const GgufFile& file) {
+  if (file.metadata().integer_or("llama.expert_count", 0, 0, kMaxExperts).value() > 0)
+    return make_llama_moe(file);
+  return std::make_unique<Llama>(file);
+}
 
 }  // namespace mete

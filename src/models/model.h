@@ -1,6 +1,7 @@
 // A model: its configuration and one forward for everything (docs/architecture.md, "Life of a token").
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -9,6 +10,7 @@
 #include "ops/context.h"
 #include "request/batch.h"
 #include "request/kv_access.h"
+#include "weights/experts.h"
 
 namespace mete {
 
@@ -23,10 +25,12 @@ struct ModelConfig {
   int64_t context_train = 0;     ///< context length the model was trained with
   int64_t kv_layers = 0;         ///< layers that own KV; model layer i < kv_layers uses KV layer i
   std::vector<int32_t> windows;  ///< per layer: sliding window in tokens, 0 = none
-  int64_t weight_bytes = 0;      ///< packed weights resident in memory
-  int64_t bytes_per_token = 0;   ///< weight bytes that decoding one token reads
-  int64_t macs_per_token = 0;    ///< multiply-adds of the layers' weight matrices per token
-  int64_t macs_per_logits = 0;   ///< multiply-adds of the output matrix per wanted logits row
+  ExpertDeclaration experts;     ///< no layers: a dense model. Points into the file
+  int64_t weight_bytes = 0;      ///< packed weights, those of all routed experts included
+  int64_t expert_bytes = 0;      ///< the part of all routed experts
+  int64_t bytes_per_token = 0;  ///< weight bytes that decoding one token reads: of the experts, the used ones
+  int64_t macs_per_token = 0;   ///< multiply-adds of the layers' weight matrices per token
+  int64_t macs_per_logits = 0;  ///< multiply-adds of the output matrix per wanted logits row
 };
 
 /// Sees every router decision of a step (mete inspect --routing).
@@ -47,6 +51,12 @@ struct Outputs {
   Status status{};
 };
 
+struct LoadOptions;
+/// Makes what serves a model's routed experts; the declaration stays where it is while the model lives.
+/// Throws Error(kRuntime), or kOverBudget.
+using MakeExperts = std::function<std::unique_ptr<ExpertSource>(
+    Context& ctx, const GgufFile& file, const ExpertDeclaration& declaration, const LoadOptions& options)>;
+
 struct LoadOptions {
   int64_t context = 0;      ///< chosen context (-c); context-dependent RoPE is fixed by it
   int64_t max_rows = 512;   ///< largest batch that forward will see
@@ -54,6 +64,7 @@ struct LoadOptions {
   /// Called with bytes done and bytes in all while weights are read; may be null.
   void (*progress)(void* user, int64_t done, int64_t total) = nullptr;
   void* progress_user = nullptr;
+  MakeExperts make_experts{};  ///< empty: all experts in memory (ResidentExperts)
 };
 
 class Model {

@@ -35,6 +35,7 @@ struct Context {
   Scratch activations{};     ///< quantised activation rows of the running matmul
   Scratch workers{};         ///< per-worker kernel scratch
   Scratch attention{};       ///< per-worker attention scratch
+  Scratch gathered{};        ///< activation rows and work list of the running grouped matmul
   Ledger* ledger = nullptr;  ///< null: nobody counts
 
   /// The op that now begins belongs to `part` and reads `bytes` of weights or KV from memory.

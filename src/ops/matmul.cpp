@@ -3,33 +3,21 @@
 #include <algorithm>
 
 #include "base/error.h"
-#include "quant/activation.h"
+#include "ops/matmul_parts.h"
 #include "quant/dequant.h"
 
 namespace mete {
 namespace {
 
-constexpr int kKinds = 3;  // of ActivationKind
-
-/// The activation rows of one kind, ready for the kernels.
-struct Activations {
-  const uint8_t* rows = nullptr;
-  size_t stride = 0;
-};
-
-ActivationKind kind_of(const Context& ctx, const Linear& weight) {
-  return ctx.mode == NumericMode::kReference ? ActivationKind::kF32 : activation_kind(weight.type);
-}
-
 /// Quantises x once for each kind that some target needs. Float rows are used where they lie.
 void prepare(Context& ctx, const float* x, int64_t tokens, int64_t x_stride,
-             std::span<const MatmulTarget> targets, Activations (&acts)[kKinds]) {
+             std::span<const MatmulTarget> targets, Activations (&acts)[kActivationKinds]) {
   const int64_t cols = targets[0].weight->cols;
   size_t bytes = 0;
-  size_t offset[kKinds] = {};
+  size_t offset[kActivationKinds] = {};
   for (const MatmulTarget& target : targets) {
     METE_CHECK(target.weight->cols == cols);
-    const ActivationKind kind = kind_of(ctx, *target.weight);
+    const ActivationKind kind = activation_kind_of(ctx, *target.weight);
     Activations& a = acts[static_cast<int>(kind)];
     if (a.stride != 0) continue;
     if (kind == ActivationKind::kF32) {
@@ -47,15 +35,7 @@ void prepare(Context& ctx, const float* x, int64_t tokens, int64_t x_stride,
     if (a.stride == 0) continue;
     uint8_t* rows = buffer + offset[static_cast<int>(kind)];
     a.rows = rows;
-    const QuantizeActivationFn quantize =
-        kind == ActivationKind::kQ8_16 ? ctx.kernels.quantize_q8_16 : ctx.kernels.quantize_q8_k;
-    // A few rows are quantised faster than other threads can be woken.
-    const int64_t grain = tokens * cols <= 32768 ? tokens : std::max<int64_t>(1, 16384 / cols);
-    ctx.pool.parallel_for(tokens, grain, [&](int64_t begin, int64_t end, int) {
-      for (int64_t t = begin; t < end; ++t) {
-        quantize(x + t * x_stride, cols, rows + static_cast<size_t>(t) * a.stride);
-      }
-    });
+    quantize_rows(ctx, kind, x, tokens, x_stride, cols, rows);
   }
 }
 
@@ -66,7 +46,26 @@ void add_bias(const MatmulTarget& target, int64_t tokens, int64_t row_begin, int
   }
 }
 
-/// Panels [begin, end) of one target for all tokens.
+}  // namespace
+
+ActivationKind activation_kind_of(const Context& ctx, const Linear& weight) {
+  return ctx.mode == NumericMode::kReference ? ActivationKind::kF32 : activation_kind(weight.type);
+}
+
+void quantize_rows(Context& ctx, ActivationKind kind, const float* x, int64_t rows, int64_t x_stride,
+                   int64_t cols, uint8_t* out) {
+  const QuantizeActivationFn quantize =
+      kind == ActivationKind::kQ8_16 ? ctx.kernels.quantize_q8_16 : ctx.kernels.quantize_q8_k;
+  const size_t stride = activation_row_bytes(kind, cols);
+  // A few rows are quantised faster than other threads can be woken.
+  const int64_t grain = rows * cols <= 32768 ? rows : std::max<int64_t>(1, 16384 / cols);
+  ctx.pool.parallel_for(rows, grain, [&](int64_t begin, int64_t end, int) {
+    for (int64_t t = begin; t < end; ++t) {
+      quantize(x + t * x_stride, cols, out + static_cast<size_t>(t) * stride);
+    }
+  });
+}
+
 void run_panels(Context& ctx, const MatmulTarget& target, const Activations& acts, int64_t tokens,
                 int64_t begin, int64_t end, uint8_t* scratch) {
   const Linear& w = *target.weight;
@@ -90,8 +89,6 @@ void run_panels(Context& ctx, const MatmulTarget& target, const Activations& act
   if (w.bias != nullptr) add_bias(target, tokens, begin * kPanelRows, std::min(w.rows, end * kPanelRows));
 }
 
-}  // namespace
-
 void matmul(Context& ctx, const float* x, int64_t tokens, int64_t x_stride,
             std::span<const MatmulTarget> targets) noexcept {
   if (tokens == 0) return;
@@ -101,7 +98,7 @@ void matmul(Context& ctx, const float* x, int64_t tokens, int64_t x_stride,
     bytes += panel_count(target.weight->rows) * static_cast<int64_t>(target.weight->stride());
   }
   ctx.enter(Part::kMatmul, bytes);
-  Activations acts[kKinds];
+  Activations acts[kActivationKinds];
   prepare(ctx, x, tokens, x_stride, targets, acts);
 
   // Even pieces, since kernels work on pairs of panels; several per thread, so that a thread that lost its
@@ -117,7 +114,7 @@ void matmul(Context& ctx, const float* x, int64_t tokens, int64_t x_stride,
       const int64_t count = panel_count(target.weight->rows);
       const int64_t first = std::max(begin, base) - base, last = std::min(end, base + count) - base;
       if (first < last) {
-        const Activations& a = acts[static_cast<int>(kind_of(ctx, *target.weight))];
+        const Activations& a = acts[static_cast<int>(activation_kind_of(ctx, *target.weight))];
         run_panels(ctx, target, a, tokens, first, last,
                    scratch + scratch_bytes * static_cast<size_t>(worker));
       }

@@ -45,13 +45,18 @@ void to_floats(DType type, const uint8_t* source, int64_t n, float* out) {
 
 DenseWeights::DenseWeights(const GgufFile& file) : file_(file), claimed_(file.tensors().size(), false) {}
 
-/// The tensor, claimed and with its shape checked ([cols] if rows == 0).
-const GgufTensor& DenseWeights::take(std::string_view name, int64_t rows, int64_t cols) {
+const GgufTensor& DenseWeights::stacked(std::string_view name) {
   const GgufTensor* tensor = file_.find(name);
   if (tensor == nullptr) throw bad_model("tensor \"{}\" is missing", name);
   const auto index = static_cast<size_t>(tensor - file_.tensors().data());
   if (claimed_[index]) throw bad_model("tensor \"{}\" is used twice", name);
   claimed_[index] = true;
+  return *tensor;
+}
+
+/// The tensor, claimed and with its shape checked ([cols] if rows == 0).
+const GgufTensor& DenseWeights::take(std::string_view name, int64_t rows, int64_t cols) {
+  const GgufTensor* tensor = &stacked(name);
   const bool fits = tensor->dims[0] == cols && tensor->dims[1] == std::max<int64_t>(rows, 1) &&
                     tensor->dims[2] == 1 && tensor->dims[3] == 1;
   if (!fits) {
@@ -83,6 +88,13 @@ void DenseWeights::matrix_parts(std::string_view name, int64_t cols, std::span<c
     row += part.rows;
   }
   matrix_elements_ += rows * cols;
+}
+
+void DenseWeights::stacked_part(const GgufTensor& tensor, int64_t first_row, int64_t rows, Linear* linear) {
+  linear->type = tensor.type;
+  linear->rows = rows;
+  linear->cols = tensor.cols();
+  add({&tensor, first_row, rows, linear, nullptr, 0}, packed_bytes(tensor.type, rows, tensor.cols()));
 }
 
 void DenseWeights::matrix(std::string_view name, int64_t rows, int64_t cols, Linear* linear) {
@@ -139,7 +151,7 @@ std::vector<DenseWeights::Unit> DenseWeights::make_units() const {
   std::stable_sort(order.begin(), order.end(), [this](int a, int b) {
     const GgufTensor &x = *entries_[static_cast<size_t>(a)].tensor,
                      &y = *entries_[static_cast<size_t>(b)].tensor;
-    return x.part != y.part ? x.part < y.part : x.offset < y.offset;
+    return x.part != y.part ? x.part < y.part : x.offset < y.offset;  // stable: rows in order of declaration
   });
   std::vector<Unit> units;
   for (const int index : order) {
@@ -186,7 +198,7 @@ Status DenseWeights::read_unit(const Unit& unit, uint8_t* buffer) {
   return status;
 }
 
-void DenseWeights::load(Context& ctx, int64_t extra_bytes, const ReadOptions& options) {
+int64_t DenseWeights::load(Context& ctx, int64_t extra_bytes, const ReadOptions& options) {
   const std::vector<Unit> units = make_units();
   size_t buffer_bytes = 0;
   int64_t total = 0;
@@ -206,6 +218,10 @@ void DenseWeights::load(Context& ctx, int64_t extra_bytes, const ReadOptions& op
   std::vector<AlignedBuffer> buffers;
   for (size_t i = 0; i < workers; ++i) buffers.emplace_back(buffer_bytes);
 
+  const int64_t all = options.done_before + total + options.left_after;
+  const auto report = [&](int64_t bytes) {
+    options.progress(options.progress_user, options.done_before + bytes, all);
+  };
   std::mutex mutex;  // guards error, done and units_left
   std::optional<Error> error;
   std::atomic<bool> failed{false};
@@ -224,11 +240,11 @@ void DenseWeights::load(Context& ctx, int64_t extra_bytes, const ReadOptions& op
       done += static_cast<int64_t>(unit_bytes(unit));
       const bool last = --units_left[static_cast<size_t>(unit.entry)] == 0;
       if (last && options.drop_cache) file_.drop_cache(tensor);
-      if (worker == 0 && options.progress != nullptr) options.progress(options.progress_user, done, total);
+      if (worker == 0 && options.progress != nullptr) report(done);
     }
   });
   if (error) throw *error;
-  if (options.progress != nullptr) options.progress(options.progress_user, total, total);
+  if (options.progress != nullptr) report(total);
   for (const Entry& entry : entries_) {
     const uint8_t* place = memory_.data() + entry.offset;
     if (entry.linear != nullptr) {
@@ -237,6 +253,7 @@ void DenseWeights::load(Context& ctx, int64_t extra_bytes, const ReadOptions& op
       *entry.vector = reinterpret_cast<const float*>(place);
     }
   }
+  return total;
 }
 
 }  // namespace mete

@@ -33,6 +33,7 @@ struct ReadOptions {
   /// Called on the calling thread with file bytes done and in all; may be null.
   void (*progress)(void* user, int64_t done, int64_t total) = nullptr;
   void* progress_user = nullptr;
+  int64_t done_before = 0, left_after = 0;  ///< bytes of other readers that `progress` counts too
 };
 
 class DenseWeights {
@@ -47,6 +48,9 @@ class DenseWeights {
   void matrix(std::string_view name, int64_t rows, int64_t cols, Linear* linear);
   /// As matrix(), its rows dealt out to `parts` in order; the sum of their rows must be the matrix's.
   void matrix_parts(std::string_view name, int64_t cols, std::span<const MatrixPart> parts);
+  /// `rows` rows from `first_row` of a tensor of this file, seen as [rows()][cols()]; claims nothing. For the
+  /// experts of a stacked tensor, whose shape the caller has checked.
+  void stacked_part(const GgufTensor& tensor, int64_t first_row, int64_t rows, Linear* linear);
   /// A vector of n floats, stored as F32, F16 or BF16.
   void vector(std::string_view name, int64_t n, const float** data);
   /// As above, but a tensor that is not in the file leaves the target alone and returns false.
@@ -54,6 +58,9 @@ class DenseWeights {
   bool optional_vector(std::string_view name, int64_t n, const float** data);
   bool optional_vector_parts(std::string_view name, std::span<const VectorPart> parts);
   bool has(std::string_view name) const { return file_.find(name) != nullptr; }
+  /// A tensor that is dealt with elsewhere, claimed. Throws Error(kBadModel) if it is missing or declared
+  /// twice.
+  const GgufTensor& stacked(std::string_view name);
   /// Marks a tensor as dealt with elsewhere, or of no use. No error if the file lacks it.
   void claim(std::string_view name);
   /// Throws Error(kBadModel) naming the first tensor of the file that nothing declared or claimed.
@@ -62,9 +69,10 @@ class DenseWeights {
   int64_t bytes() const { return static_cast<int64_t>(bytes_); }  ///< memory that load() allocates
   int64_t matrix_elements() const { return matrix_elements_; }    ///< sum of rows * cols
 
-  /// Allocates bytes() and fills every target. Throws Error(kRuntime), before any work, if bytes() plus
-  /// `extra_bytes` (what the caller allocates next) exceed the memory available; or if reading fails.
-  void load(Context& ctx, int64_t extra_bytes, const ReadOptions& options);
+  /// Allocates bytes() and fills every target; returns the file bytes read. Throws Error(kRuntime), before
+  /// any work, if bytes() plus `extra_bytes` (what the caller allocates next) exceed the memory available; or
+  /// if reading fails.
+  int64_t load(Context& ctx, int64_t extra_bytes, const ReadOptions& options);
 
  private:
   struct Entry {

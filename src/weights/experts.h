@@ -37,6 +37,17 @@ struct ExpertDeclaration {
   std::vector<ExpertLayer> layers;
 };
 
+/// Checks the stacked tensors of every layer against the declared shape; fused gate and up have 2 * ffn rows.
+/// Throws Error(kBadModel) naming the tensor.
+void check_experts(const ExpertDeclaration& declaration);
+/// Bytes of one expert's three matrices in packed panels (quant/pack.h), each matrix from a new panel on.
+int64_t packed_expert_bytes(const ExpertDeclaration& declaration, const ExpertLayer& layer);
+/// Bytes of one expert's matrices in the file.
+int64_t stored_expert_bytes(const ExpertDeclaration& declaration, const ExpertLayer& layer);
+/// Sets the biases of expert `expert`, null where the layer has none.
+void set_expert_biases(const ExpertDeclaration& declaration, const ExpertLayer& layer, int64_t expert,
+                       ExpertWeights* weights);
+
 /// One routed expert that a layer needs in this step.
 struct ExpertDemand {
   int32_t expert;
@@ -63,6 +74,7 @@ class ExpertSource {
   virtual void end() noexcept = 0;
 
   /// A guess at what `layer` will demand, best first; may start reads, never changes a bit. `rows` as above.
+  /// A model calls it for the next MoE layer after begin() and before the first next() of the one before.
   virtual void hint(int layer, std::span<const ExpertDemand> demands) noexcept = 0;
   /// Whether hint() does anything: a model need not run its next router for nothing.
   virtual bool wants_hints() const noexcept = 0;

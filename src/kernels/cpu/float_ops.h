@@ -27,6 +27,9 @@ struct FloatKernels {
   void (*silu_mul)(const float* gate, const float* up, int64_t n, float* out) noexcept;  // silu(gate) * up
   void (*gelu_mul)(const float* gate, const float* up, int64_t n,
                    float* out) noexcept;  // gelu_tanh(gate) * up
+  /// out = weights[0] * rows[0], then out = fma(weights[i], rows[i], out) for i = 1 .. count - 1; count >= 1.
+  void (*weighted_sum)(const float* const* rows, const float* weights, int64_t count, int64_t n,
+                       float* out) noexcept;
   /// out = cap * tanh(x / cap)
   void (*softcap)(const float* x, float cap, int64_t n, float* out) noexcept;
   /// Rotates the first 2 * half elements of each of `heads` vectors of `dim` floats at x, in place, by the

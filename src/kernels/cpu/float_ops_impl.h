@@ -90,6 +90,15 @@ void gelu_mul_kernel(const float* gate, const float* up, int64_t n, float* out) 
   });
 }
 
+void weighted_sum_kernel(const float* const* rows, const float* weights, int64_t count, int64_t n,
+                         float* out) noexcept {
+  for_each_16(n, [&](int64_t i, int64_t width) {
+    F16 sum = mul(load_width(rows[0] + i, width), set1(weights[0]));
+    for (int64_t r = 1; r < count; ++r) sum = fma(load_width(rows[r] + i, width), set1(weights[r]), sum);
+    store_width(out + i, sum, width);
+  });
+}
+
 void softcap_kernel(const float* x, float cap, int64_t n, float* out) noexcept {
   const F16 c = set1(cap);
   for_each_16(n, [&](int64_t i, int64_t width) {
@@ -178,6 +187,7 @@ inline void fill(FloatKernels& f) {
   f.scale = scale_kernel;
   f.silu_mul = silu_mul_kernel;
   f.gelu_mul = gelu_mul_kernel;
+  f.weighted_sum = weighted_sum_kernel;
   f.softcap = softcap_kernel;
   f.rope = rope_kernel;
   f.exp = exp_kernel;
