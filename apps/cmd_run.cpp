@@ -99,7 +99,9 @@ class Runner {
     request.ignore_eos = options_.ignore_eos;
     request.sampling = sampling_;
     if (request.max_tokens == 0) throw bad_usage("-n 0: nothing to generate");
-    seq_ = engine_.submit(request, seq_).value();
+    if (seq_) engine_.release(*seq_);
+    seq_.reset();
+    seq_ = engine_.submit(request).value();
 
     Reply reply;
     StreamDetokenizer detokenizer(engine_.runtime().tokenizer());

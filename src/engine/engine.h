@@ -1,75 +1,127 @@
 // The engine: sequences in, tokens out, one step at a time. Knows no HTTP and no text.
 #pragma once
 
-#include <xxhash.h>
-
 #include <memory>
-#include <optional>
+#include <span>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "engine/receipt.h"
 #include "engine/runtime.h"
 #include "request/request.h"
-#include "sample/sampler.h"
+#include "sample/logprobs.h"
 #include "sched/form_batch.h"
 
 namespace mete {
 
-/// A token that a step produced. The final end-of-generation token is reported with `last` set and reason
-/// kStop.
-struct TokenEvent {
-  SeqId seq;
-  int32_t token;        ///< -1 if the sequence ended without one (cancelled, error)
-  bool end_token;       ///< `token` ends the generation and is not part of the text
-  FinishReason reason;  ///< kNone while the sequence goes on
+struct EngineConfig {
+  int64_t max_running = 0;   ///< sequences that share steps (-np); 0: the runtime's max_seqs
+  int64_t max_queue = 2048;  ///< sequences that wait beyond those that could run at once
+  int64_t step_rows = 0;     ///< rows of a step, at most the runtime's max_rows; 0: that
+  int64_t prompt_rows = 0;   ///< prompt rows of a step in which sequences decode; 0: step_rows
 };
 
+/// A token that a step produced, or the end of a sequence. The final end-of-generation token is reported with
+/// `reason` kStop. Spans are valid until the next step.
+struct TokenEvent {
+  SeqId seq;
+  int32_t token;        ///< -1 if the sequence ended without one (deadline, error, an embedding)
+  bool end_token;       ///< `token` ends the generation and is not part of the text
+  FinishReason reason;  ///< kNone while the sequence goes on
+  float logprob = 0;    ///< of `token`, by the model's logits as they are (Request::top_logprobs >= 0)
+  std::span<const TokenLogprob> top{};  ///< the likeliest, best first, Request::top_logprobs of them
+};
+
+/// What a server shows as gauges and counters. A slot holds one token's KV.
+struct EngineStats {
+  int64_t queued = 0, running = 0;  ///< sequences
+  int64_t kv_slots_total = 0;
+  int64_t kv_slots_used = 0;    ///< by running sequences
+  int64_t kv_slots_cached = 0;  ///< held for reuse only; given up when a sequence needs room
+  int64_t page_slots = 0;       ///< tokens of a page
+  int64_t pages = 0;            ///< kv_slots_total / page_slots
+  // Since the engine was made:
+  int64_t cache_query_tokens = 0;  ///< prompt tokens looked up in the prefix cache
+  int64_t cache_hit_tokens = 0;    ///< of those, found
+  int64_t preemptions = 0;
+  int64_t prefilled_tokens = 0;  ///< rows of prompts, and of tokens computed anew after a preemption
+  int64_t generated_tokens = 0;
+  int64_t steps = 0;
+};
+
+/// All calls come from one thread. Sequences wait in order of priority, then arrival, and run in steps as
+/// sched/form_batch.h says. When KV memory is full, the newest sequence of the lowest priority goes back to
+/// the queue and its tokens are computed anew later, with the same bits.
 class Engine {
  public:
-  explicit Engine(Runtime& runtime);
+  /// Throws Error(kUsage) if the configuration cannot be.
+  explicit Engine(Runtime& runtime, const EngineConfig& config = {});
   ~Engine();
 
-  /// Queues a request. With `reuse` (an ended sequence of this engine), the KV of the longest common prefix
-  /// of its tokens and the prompt is kept; otherwise a new sequence is made. Errors (kUsage): an empty
-  /// prompt, one longer than the context, ids outside the vocabulary, invalid sampling parameters.
-  Result<SeqId> submit(const Request& request, std::optional<SeqId> reuse = std::nullopt);
+  /// Queues a request. Errors: kUsage: an empty prompt, one longer than the context, ids outside the
+  /// vocabulary, invalid parameters; kOverBudget: the queue is full.
+  Result<SeqId> submit(const Request& request);
 
-  /// Runs one step over the running sequences and returns what it produced; valid until the next call.
+  /// Runs one step and returns what it produced; valid until the next call. Without runnable sequences it
+  /// returns at once.
   const std::vector<TokenEvent>& step() noexcept;
 
-  bool idle() const;
-  /// Ends a running sequence; its KV stays until release.
+  /// No sequence runs or waits.
+  bool idle() const { return waiting_.empty() && running_.empty(); }
+  /// Ends a sequence without an event; nothing if it has ended.
   void cancel(SeqId seq);
-  /// Forgets an ended sequence and frees its KV.
+  /// Forgets an ended sequence.
   void release(SeqId seq);
+  EngineStats stats() const;
 
-  int64_t rows_done(SeqId seq) const;  ///< tokens of the sequence that are in the KV cache
+  // Of a sequence that is not released:
+  bool ended(SeqId seq) const;
+  int64_t rows_done(SeqId seq) const;  ///< its tokens that are in the KV cache; of an ended one, that were
   const SequenceLedger& ledger(SeqId seq) const;
   const std::vector<int32_t>& tokens(SeqId seq) const;  ///< prompt and generated
   /// XXH3-64 over the float32 little-endian logits of every row from which a token was sampled, in order,
   /// before any processor.
   uint64_t logits_hash(SeqId seq) const;
   const std::string& error(SeqId seq) const;  ///< of a sequence that ended with kError
+  /// [d_model], of an embedding request that ended with kStop; not normalised.
+  const std::vector<float>& embedding(SeqId seq) const;
+
   Runtime& runtime() { return runtime_; }
 
  private:
   struct Sequence;
+  struct Granted;
   Sequence& find(SeqId seq) const;
   void run_step();
+  Status check(const Request& request) const;
+  void enqueue(Sequence& seq);
+  void end_overdue();
+  void admit();
+  void grant_rows();
+  void preempt_last();
+  Status run_batch();
   void finish_row(Sequence& seq, const float* logits);
+  void pool_rows(Sequence& seq, int64_t begin, int64_t rows, const float* hidden);
+  void fail(Sequence& seq, std::string message);
+  void end(Sequence& seq, FinishReason reason);
+  void leave(Sequence& seq);
 
   Runtime& runtime_;
-  std::vector<std::unique_ptr<Sequence>> sequences_;  // running and ended, in order of arrival
+  EngineConfig config_;
+  std::unordered_map<SeqId, std::unique_ptr<Sequence>> sequences_;
+  SeqId next_id_ = 0;
+  std::vector<Sequence*> waiting_, running_;  // by priority, then arrival
+  EngineStats counts_;
   // Of the running step; members so that a warm step allocates nothing.
   std::vector<TokenEvent> events_;
-  std::vector<Sequence*> running_;
+  std::vector<TokenLogprob> top_;
   std::vector<Demand> demands_;
   std::vector<int64_t> granted_;
-  std::vector<Sequence*> finishing_;  // in the order of logits_rows_
   std::vector<Row> rows_;
-  std::vector<int32_t> logits_rows_;
-  AlignedBuffer logits_;
+  std::vector<int32_t> logits_rows_, hidden_rows_;
+  std::vector<Granted> stepping_;
+  AlignedBuffer logits_, hidden_;
 };
 
 }  // namespace mete

@@ -58,7 +58,12 @@ Runtime::Runtime(const RuntimeConfig& config)
   kv.key_codec = config_.key_codec;
   kv.value_codec = config_.value_codec;
   kv.page_slots = config_.page_slots;
-  kv.max_slots = max_context_ * config_.max_seqs;
+  kv.max_slots = config_.kv_tokens > 0 ? config_.kv_tokens : max_context_ * config_.max_seqs;
+  kv.sequence_slots = max_context_;
+  if (kv.max_slots < max_context_) {
+    throw bad_usage("KV memory of {} tokens (--kv-tokens): expected at least the context, {} (-c)",
+                    kv.max_slots, max_context_);
+  }
   kv_ = std::make_unique<KvCache>(kv);
   load_seconds_ = now_seconds() - start;
 }

@@ -18,7 +18,8 @@ struct RuntimeConfig {
   int threads_batch = 0;   ///< steps of several rows; 0: as threads
   int64_t context = 0;     ///< longest sequence in tokens; 0: what the model was trained with
   int64_t max_rows = 512;  ///< rows of one step
-  int64_t max_seqs = 1;    ///< sequences that can hold `context` tokens at once
+  int64_t max_seqs = 1;    ///< sequences that run at once (-np)
+  int64_t kv_tokens = 0;   ///< tokens that KV memory holds in all, at least `context`; 0: max_seqs * context
   KvType key_codec = KvType::kF16;
   KvType value_codec = KvType::kF16;
   int page_slots = 32;
@@ -43,6 +44,7 @@ class Runtime {
   const KvCache& kv() const { return *kv_; }
   int64_t max_context() const { return max_context_; }
   int64_t max_rows() const { return config_.max_rows; }
+  int64_t max_seqs() const { return config_.max_seqs; }
   int threads() const { return config_.threads; }
   int threads_batch() const { return config_.threads_batch; }
   CpuTier tier() const { return kernels_.tier; }

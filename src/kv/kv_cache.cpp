@@ -153,11 +153,11 @@ SeqId KvCache::create() {
   s.live = true;
   s.length = s.step_begin = s.dense = s.hidden_slots = s.lowest = 0;
   s.positions.clear();
-  s.positions.reserve(static_cast<size_t>(config_.max_slots));  // steps allocate nothing
+  const int64_t slots = config_.sequence_slots > 0 ? config_.sequence_slots : config_.max_slots;
+  s.positions.reserve(static_cast<size_t>(slots));
   s.lists.resize(static_cast<size_t>(config_.kv_layers * config_.kv_heads));
   for (PageList& list : s.lists) {
-    list.pages.reserve(
-        static_cast<size_t>((config_.max_slots + config_.page_slots - 1) / config_.page_slots));
+    list.pages.reserve(static_cast<size_t>((slots + config_.page_slots - 1) / config_.page_slots));
   }
   return static_cast<SeqId>(i);
 }
@@ -531,6 +531,19 @@ int64_t KvCache::pages_needed(const StepSequence& step) const {
   int64_t needed = 0;
   for (const PageList& list : sequences_[static_cast<size_t>(step.seq)].lists) {
     for (int64_t page : step.pages) needed += writable(list, page) ? 0 : 1;
+  }
+  return needed;
+}
+
+int64_t KvCache::append_pages(SeqId seq, int64_t rows) const {
+  METE_CHECK(check_sequence(seq));
+  const Sequence& s = sequences_[static_cast<size_t>(seq)];
+  if (rows == 0) return 0;
+  int64_t needed = 0;
+  for (const PageList& list : s.lists) {
+    for (int64_t page = s.length / config_.page_slots; page * config_.page_slots < s.length + rows; ++page) {
+      needed += writable(list, page) ? 0 : 1;
+    }
   }
   return needed;
 }

@@ -28,6 +28,7 @@ struct KvConfig {
   /// Per layer: sliding window in tokens, 0: all is attended to; empty: no layer slides. What no later row
   /// can see is freed.
   std::vector<int32_t> windows{};
+  int64_t sequence_slots = 0;  ///< tokens up to which a sequence grows without allocating; 0: max_slots
 };
 
 /// "f16", "bf16", "q8_0".
@@ -78,6 +79,11 @@ class KvCache {
   size_t bytes() const;           ///< of pages in use
   size_t capacity_bytes() const;  ///< of all pages
   int64_t free_slots() const;     ///< tokens that whole free pages could hold
+  int64_t lists() const { return config_.kv_layers * config_.kv_heads; }  ///< page lists of a sequence
+  int64_t total_pages() const { return pool_.pages(); }
+  int64_t free_pages() const { return pool_.free_pages(); }
+  /// Pages that a step takes which appends `rows` rows to the sequence.
+  int64_t append_pages(SeqId seq, int64_t rows) const;
 
  private:
   struct PageList {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <iterator>
 
 #include "base/error.h"
 #include "ops/elementwise.h"
@@ -162,6 +163,8 @@ void Decoder::load(Context& ctx, const LoadOptions& options) {
   for (float** place : {&gate_, &up_}) *place = take(config_.ffn);
   tokens_.reserve(static_cast<size_t>(max_rows_));
   positions_.reserve(static_cast<size_t>(max_rows_));
+  wanted_.reserve(2 * static_cast<size_t>(max_rows_));
+  picked_.reserve(static_cast<size_t>(max_rows_));
   start(options);
 }
 
@@ -175,6 +178,9 @@ void Decoder::begin(Context& ctx, const Batch& batch) noexcept {
     tokens_.push_back(row.token);
     positions_.push_back(row.position);
   }
+  wanted_.clear();
+  std::set_union(batch.logits_rows.begin(), batch.logits_rows.end(), batch.hidden_rows.begin(),
+                 batch.hidden_rows.end(), std::back_inserter(wanted_));
   embed(ctx, embedding_, tokens_, x_);
 }
 
@@ -198,23 +204,38 @@ bool Decoder::last_tapped(const Batch& batch) const noexcept {
 }
 
 bool Decoder::nothing_wanted(const Batch& batch, int64_t layer) const noexcept {
-  return layer == config_.layers - 1 && batch.logits_rows.empty() && !last_tapped(batch);
+  return layer == config_.layers - 1 && wanted_.empty() && !last_tapped(batch);
 }
 
 int64_t Decoder::keep_wanted_rows(const Batch& batch, int64_t layer, int64_t rows, float* attended,
                                   int64_t width) const noexcept {
   if (layer != config_.layers - 1 || last_tapped(batch)) return rows;
-  compact_rows(x_, config_.d_model, batch.logits_rows);
-  compact_rows(attended, width, batch.logits_rows);
-  return static_cast<int64_t>(batch.logits_rows.size());
+  compact_rows(x_, config_.d_model, wanted_);
+  compact_rows(attended, width, wanted_);
+  return static_cast<int64_t>(wanted_.size());
 }
 
 void Decoder::finish(Context& ctx, const Batch& batch, int64_t rows, Outputs& outputs) noexcept {
+  if (wanted_.empty()) return;
+  const PartScope part(ctx.ledger, Part::kLogits);
+  if (rows != static_cast<int64_t>(wanted_.size())) compact_rows(x_, config_.d_model, wanted_);
+  rms_norm(ctx, x_, output_norm_, eps_, static_cast<int64_t>(wanted_.size()), config_.d_model, normed_);
+  for (size_t i = 0; i < batch.hidden_rows.size(); ++i) {
+    const auto from =
+        std::lower_bound(wanted_.begin(), wanted_.end(), batch.hidden_rows[i]) - wanted_.begin();
+    std::memcpy(outputs.hidden + static_cast<int64_t>(i) * config_.d_model, normed_ + from * config_.d_model,
+                static_cast<size_t>(config_.d_model) * 4);
+  }
   const auto wanted = static_cast<int64_t>(batch.logits_rows.size());
   if (wanted == 0) return;
-  const PartScope part(ctx.ledger, Part::kLogits);
-  if (rows != wanted) compact_rows(x_, config_.d_model, batch.logits_rows);
-  rms_norm(ctx, x_, output_norm_, eps_, wanted, config_.d_model, normed_);
+  if (!batch.hidden_rows.empty()) {
+    picked_.clear();
+    for (const int32_t row : batch.logits_rows) {
+      picked_.push_back(
+          static_cast<int32_t>(std::lower_bound(wanted_.begin(), wanted_.end(), row) - wanted_.begin()));
+    }
+    compact_rows(normed_, config_.d_model, picked_);
+  }
   matmul(ctx, normed_, wanted, config_.d_model, output_, outputs.logits, config_.vocab);
   if (final_softcap_ > 0) softcap_in_place(ctx, outputs.logits, final_softcap_, wanted, config_.vocab);
   if (batch.want_stats) row_stats(ctx, outputs.logits, wanted, config_.vocab, outputs.stats);

@@ -67,11 +67,11 @@ class Decoder : public Model {
   void tap(const Batch& batch, int64_t layer, Outputs& outputs) noexcept;
   /// True in the last layer if nothing after the KV store is wanted.
   bool nothing_wanted(const Batch& batch, int64_t layer) const noexcept;
-  /// In the last layer, after attention: keeps only the rows whose logits are wanted in x_ and in `attended`
-  /// ([rows][width]), unless the layer is tapped. Returns the number of rows left.
+  /// In the last layer, after attention: keeps only the rows whose logits or states are wanted in x_ and in
+  /// `attended` ([rows][width]), unless the layer is tapped. Returns the number of rows left.
   int64_t keep_wanted_rows(const Batch& batch, int64_t layer, int64_t rows, float* attended,
                            int64_t width) const noexcept;
-  /// Logits and statistics of the wanted rows from x_ [rows][d_model], as left by keep_wanted_rows.
+  /// States, logits and statistics of the wanted rows from x_ [rows][d_model], as left by keep_wanted_rows.
   void finish(Context& ctx, const Batch& batch, int64_t rows, Outputs& outputs) noexcept;
 
   ArchKeys keys_;
@@ -99,6 +99,8 @@ class Decoder : public Model {
   std::unique_ptr<ExpertSource> expert_source_;
   AlignedBuffer activations_;
   std::vector<int32_t> tokens_, positions_;
+  std::vector<int32_t> wanted_;  // batch.logits_rows and batch.hidden_rows, ascending
+  std::vector<int32_t> picked_;  // indices into wanted_
   size_t rows_ = 0;
 };
 

@@ -45,6 +45,7 @@ class RoutingTap {
 struct Outputs {
   float* logits = nullptr;        ///< [batch.logits_rows][vocab]
   RowStats* stats = nullptr;      ///< [batch.logits_rows], if batch.want_stats
+  float* hidden = nullptr;        ///< [batch.hidden_rows][d_model]
   float* taps = nullptr;          ///< [batch.tap_layers][batch.rows][d_model]
   RoutingTap* routing = nullptr;  ///< null: nobody looks
   /// An Error if the step failed half-way (experts could not be read); what was written is then of no use.

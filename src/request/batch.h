@@ -48,6 +48,7 @@ struct Batch {
   /// Null: a row sees the rows of its own sequence up to and including itself, in batch order.
   const BlockMask* mask = nullptr;
   std::span<const int32_t> logits_rows;  ///< ascending row indices whose logits are wanted
+  std::span<const int32_t> hidden_rows;  ///< ascending; the states after the output norm of these rows
   bool want_stats = false;               ///< statistics of the wanted logits rows
   std::span<const int32_t> tap_layers;   ///< ascending; the residual stream after these layers, for all rows
 };

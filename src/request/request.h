@@ -39,6 +39,13 @@ inline const char* name(FinishReason reason) {
   return "none";
 }
 
+/// What an embedding request makes of the states after the output norm.
+enum class Pooling {
+  kNone,  ///< no embedding: the request generates tokens
+  kLast,  ///< the last token's state
+  kMean   ///< the mean over all tokens
+};
+
 struct Request {
   std::vector<int32_t> prompt;  ///< token ids, BOS included; at least one
   int64_t max_tokens = -1;      ///< generated tokens; -1: until the context is full
@@ -49,6 +56,7 @@ struct Request {
   int32_t priority = 0;       ///< lower runs first
   double deadline = 0;        ///< > 0: clock (now_seconds) after which the sequence ends with kDeadline
   uint64_t cache_salt = 0;    ///< prefixes are shared only between requests of equal salt
+  Pooling pooling = Pooling::kNone;  ///< else: the prompt is embedded and nothing generated
 };
 
 }  // namespace mete

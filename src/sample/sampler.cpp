@@ -1,12 +1,14 @@
 #include "sample/sampler.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <limits>
 
 #include "base/rng.h"
 #include "kernels/cpu/scalar_math.h"
 #include "sample/stages.h"
+#include "text/grammar.h"
 
 namespace mete {
 
@@ -118,6 +120,20 @@ void Sampler::load(std::span<const float> logits) {
   list_.sorted = false;
 }
 
+/// Only the allowed tokens, ascending by id. They are few, or nearly all.
+void Sampler::load_allowed(std::span<const float> logits, std::span<const uint64_t> allowed) {
+  METE_CHECK(allowed.size() == (logits.size() + 63) / 64);
+  report_.nan_logits = count_nans(logits);
+  list_.items.clear();
+  for (size_t word = 0; word < allowed.size(); ++word) {
+    for (uint64_t bits = allowed[word]; bits != 0; bits &= bits - 1) {
+      const size_t i = word * 64 + static_cast<size_t>(std::countr_zero(bits));
+      list_.items.push_back({static_cast<int32_t>(i), bounded_logit(logits[i]), 0.0});
+    }
+  }
+  list_.sorted = false;
+}
+
 /// The k best of the row without a list of all: a heap with the worst of the best at its front.
 void Sampler::load_top_k(std::span<const float> logits, size_t k) {
   constexpr size_t kBlock = 16;  // skipped whole where nothing is above the worst of the best
@@ -179,12 +195,15 @@ void Sampler::apply(SamplerStage stage, uint64_t position) {
   }
 }
 
-std::span<const Candidate> Sampler::process(std::span<const float> logits, uint64_t position) {
+std::span<const Candidate> Sampler::process(std::span<const float> logits, uint64_t position,
+                                            std::span<const uint64_t> allowed) {
   METE_CHECK(logits.size() == static_cast<size_t>(vocab_));
   report_ = {};
   pending_ = true;
   const size_t k = leading_top_k();
-  if (k > 0 && k < logits.size()) {
+  if (!allowed.empty()) {
+    load_allowed(logits, allowed);
+  } else if (k > 0 && k < logits.size()) {
     load_top_k(logits, k);
   } else {
     load(logits);
@@ -205,15 +224,15 @@ std::span<const Candidate> Sampler::process(std::span<const float> logits, uint6
   return list_.items;
 }
 
-int32_t Sampler::sample(std::span<const float> logits, uint64_t position) {
+int32_t Sampler::sample(std::span<const float> logits, uint64_t position, std::span<const uint64_t> allowed) {
   if (plain_greedy() && params_.mirostat == 0) {
     METE_CHECK(logits.size() == static_cast<size_t>(vocab_));
     report_ = {.nan_logits = count_nans(logits), .all_masked = false};
     const int32_t best = argmax(logits);
     report_.all_masked = !(logits[static_cast<size_t>(best)] > kMasked);
-    return best;
+    if (allowed.empty() || report_.all_masked || mask_allows(allowed, best)) return best;
   }
-  return draw(process(logits, position), random_unit(params_.seed, position, Purpose::kSample));
+  return draw(process(logits, position, allowed), random_unit(params_.seed, position, Purpose::kSample));
 }
 
 void Sampler::count(int32_t token, int32_t change) {

@@ -34,11 +34,13 @@ class Sampler {
   void reserve(size_t tokens);
 
   /// `logits`: [vocab]. `position`: index in the sequence of the token to be chosen; keys the randomness.
-  int32_t sample(std::span<const float> logits, uint64_t position);
+  /// `allowed`: a mask as text/grammar.h has it, other tokens cannot be chosen; empty: every token can.
+  int32_t sample(std::span<const float> logits, uint64_t position, std::span<const uint64_t> allowed = {});
 
   /// The distribution that sample() draws from: at least one candidate, p adds up to 1. Valid until the next
   /// call.
-  std::span<const Candidate> process(std::span<const float> logits, uint64_t position);
+  std::span<const Candidate> process(std::span<const float> logits, uint64_t position,
+                                     std::span<const uint64_t> allowed = {});
 
   /// Adds a token to the history that penalties, DRY and mirostat see: those of the prompt, then each chosen
   /// one.
@@ -52,6 +54,7 @@ class Sampler {
 
  private:
   void load(std::span<const float> logits);
+  void load_allowed(std::span<const float> logits, std::span<const uint64_t> allowed);
   void load_top_k(std::span<const float> logits, size_t k);
   void apply(SamplerStage stage, uint64_t position);
   bool neutral(SamplerStage stage) const;

@@ -1,4 +1,4 @@
-// Which sequences get how many rows of the next step: decode first, then prompts in order of arrival.
+// Which sequences get how many rows of the next step.
 #pragma once
 
 #include <cstdint>
@@ -7,24 +7,23 @@
 
 namespace mete {
 
-/// A running sequence: the rows it could use now. One pending row is a decode step or a prompt's last row.
+/// A running sequence: the rows it could use now.
 struct Demand {
-  int64_t pending;  ///< tokens known but not yet in the KV cache, >= 1
-  bool decoding;    ///< its prompt is done
+  int64_t pending;       ///< tokens known but not yet in the KV cache, >= 1; 0: wants nothing
+  bool decoding;         ///< the one pending token was generated
+  int32_t priority = 0;  ///< lower first
 };
 
-/// Rows granted to each demand, at most its pending, summing to at most `budget` (>= 1). Decoding sequences
-/// come first; what is left goes to prompts, oldest (lowest index) first. Which rows share a step never
-/// changes bits.
-inline void form_batch(std::span<const Demand> demands, int64_t budget, std::vector<int64_t>& granted) {
-  granted.assign(demands.size(), 0);
-  for (const bool decoding : {true, false}) {
-    for (size_t i = 0; i < demands.size() && budget > 0; ++i) {
-      if (demands[i].decoding != decoding) continue;
-      granted[i] = demands[i].pending < budget ? demands[i].pending : budget;
-      budget -= granted[i];
-    }
-  }
-}
+struct StepLimits {
+  int64_t rows;         ///< of the step, >= 1
+  int64_t prompt_rows;  ///< rows of prompts if there are decoding ones, >= 1
+};
+
+/// Rows granted to each demand, at most its pending. `demands` come in queue order: priority, then arrival.
+/// Decoding sequences get their row first. Half of what is left (rounded up) goes to prompts in queue order,
+/// the rest to prompts with the fewest pending rows, of the best priority. So the first prompt of the queue
+/// takes at most twice as long as alone however many short ones arrive, short ones do not wait for a long one
+/// to end, and equal prompts run one after the other. Which rows share a step never changes bits.
+void form_batch(std::span<const Demand> demands, StepLimits limits, std::vector<int64_t>& granted);
 
 }  // namespace mete

@@ -7,7 +7,9 @@
 #include <cstdio>
 #include <map>
 
+#include "base/clock.h"
 #include "testing/tiny_models.h"
+#include "text/grammar.h"
 
 namespace mete {
 namespace {
@@ -21,12 +23,16 @@ class EngineTest : public ::testing::Test {
     std::FILE* file = std::fopen(path_.c_str(), "wb");
     std::fwrite(bytes.data(), 1, bytes.size(), file);
     std::fclose(file);
+    make_runtime(0);
+  }
+  void make_runtime(int64_t kv_tokens) {
     RuntimeConfig config;
     config.model_path = path_;
     config.threads = 2;
     config.context = 64;
     config.max_rows = 24;
     config.max_seqs = 8;
+    config.kv_tokens = kv_tokens;
     runtime_ = std::make_unique<Runtime>(config);
   }
   ~EngineTest() override { std::remove(path_.c_str()); }
@@ -84,27 +90,6 @@ TEST_F(EngineTest, EngineGivesTheSameAloneAndAmongOthers) {
   EXPECT_EQ(runtime_->kv().bytes(), 0u);
 }
 
-TEST_F(EngineTest, EngineReusesTheCommonPrefixWithTheSameBits) {
-  Engine engine(*runtime_);
-  const std::vector<int32_t> first = {1, 2, 3, 4, 5, 6, 7, 8};
-  std::vector<int32_t> second = {1, 2, 3, 4, 5, 60, 61, 62, 63};
-  const Outcome fresh = run(engine, {request(second, 6)})[0];
-
-  const SeqId id = engine.submit(request(first, 4)).value();
-  while (!engine.idle()) engine.step();
-  const SeqId again = engine.submit(request(second, 6), id).value();
-  while (!engine.idle()) engine.step();
-  EXPECT_EQ(engine.tokens(again), fresh.tokens);
-  EXPECT_EQ(engine.logits_hash(again), fresh.hash);
-  EXPECT_EQ(engine.ledger(again).prefill_tokens, 4);  // five of nine were there
-
-  // The very same prompt: only its last token is computed anew.
-  const SeqId same = engine.submit(request(second, 6), again).value();
-  while (!engine.idle()) engine.step();
-  EXPECT_EQ(engine.logits_hash(same), fresh.hash);
-  EXPECT_EQ(engine.ledger(same).prefill_tokens, 1);
-}
-
 TEST_F(EngineTest, EngineEndsAtTheContextWithLength) {
   Engine engine(*runtime_);
   const Outcome o = run(engine, {request({1, 2, 3}, -1)})[0];
@@ -150,19 +135,195 @@ TEST_F(EngineTest, EngineSaysWhenEveryTokenIsBanned) {
   EXPECT_EQ(engine.error(id), "no token is left to choose from at position 3: the logit bias bans all");
 }
 
-TEST_F(EngineTest, EngineReportsAFullKvPoolAsAValue) {
+TEST_F(EngineTest, EnginePreemptsWhenKvMemoryIsFullWithTheSameBits) {
+  std::vector<Request> requests;
+  for (int i = 0; i < 9; ++i) {
+    std::vector<int32_t> prompt(static_cast<size_t>(20 + i), i + 1);
+    requests.push_back(request(prompt, 36, i % 2 == 0 ? 0.0f : 1.1f, static_cast<uint64_t>(i)));
+    requests.back().sampling.frequency_penalty = i % 3 == 0 ? 0.5f : 0.0f;
+    requests.back().priority = i % 2;
+  }
+  std::vector<Outcome> alone;
   Engine engine(*runtime_);
-  // Nine sequences of 60 tokens need more than the pool's 8 * 64.
-  for (int i = 0; i < 9; ++i) engine.submit(request(std::vector<int32_t>(60, i + 1), 4)).value();
-  int errors = 0;
+  for (const Request& r : requests) alone.push_back(run(engine, {r})[0]);
+  EXPECT_EQ(engine.stats().preemptions, 0);
+
+  make_runtime(160);
+  Engine small(*runtime_);
+  EXPECT_EQ(run(small, requests), alone);
+  EXPECT_GT(small.stats().preemptions, 0);
+  EXPECT_EQ(runtime_->kv().bytes(), 0u);
+}
+
+TEST_F(EngineTest, EngineQueueIsBoundedAndRunsByPriorityThenArrival) {
+  EngineConfig config;
+  config.max_running = 1;
+  config.max_queue = 3;
+  Engine engine(*runtime_, config);
+  std::vector<SeqId> ids;
+  for (const int priority : {0, 5, 0, -1}) {
+    Request r = request({1, 2, 3}, 2);
+    r.priority = priority;
+    ids.push_back(engine.submit(r).value());
+  }
+  const Result<SeqId> refused = engine.submit(request({1}, 1));
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code(), Code::kOverBudget);
+  EXPECT_EQ(refused.error().message(), "the queue is full: 0 sequences run, 4 wait");
+  std::vector<SeqId> finished;
   while (!engine.idle()) {
     for (const TokenEvent& e : engine.step()) {
-      if (e.reason != FinishReason::kError) continue;
-      ++errors;
-      EXPECT_FALSE(engine.error(e.seq).empty());
+      if (e.reason != FinishReason::kNone) finished.push_back(e.seq);
     }
   }
-  EXPECT_GT(errors, 0);
+  EXPECT_EQ(finished, (std::vector<SeqId>{ids[3], ids[0], ids[2], ids[1]}));
+}
+
+TEST_F(EngineTest, EngineEndsOverdueSequencesWhetherTheyRunOrWait) {
+  EngineConfig config;
+  config.max_running = 1;
+  Engine engine(*runtime_, config);
+  Request late = request({1, 2, 3}, 30);
+  const SeqId running = engine.submit(late).value();
+  engine.step();
+  late.deadline = now_seconds();
+  const SeqId waiting = engine.submit(late).value();
+  const std::vector<TokenEvent> events = engine.step();
+  ASSERT_EQ(events.size(), 2u);
+  EXPECT_EQ(events[0].seq, waiting);
+  EXPECT_EQ(events[0].reason, FinishReason::kDeadline);
+  EXPECT_EQ(events[0].token, -1);
+  EXPECT_EQ(events[1].seq, running);
+  EXPECT_TRUE(engine.ended(waiting));
+  EXPECT_FALSE(engine.ended(running));
+}
+
+TEST_F(EngineTest, EngineRefusesConfigurationsThatCannotBe) {
+  EngineConfig config;
+  config.max_running = 25;  // more than rows of a step
+  EXPECT_THROW(Engine(*runtime_, config), Error);
+  config = {};
+  config.step_rows = 25;
+  EXPECT_THROW(Engine(*runtime_, config), Error);
+  EXPECT_THROW(make_runtime(63), Error);
+}
+
+TEST_F(EngineTest, LogprobsAreOfTheRawLogitsAndDoNotDependOnOthers) {
+  Request r = request({5, 6, 7, 8}, 6, 1.5f, 3);
+  r.top_logprobs = 4;
+  r.sampling.logit_bias = {{100, 1000.0f}};  // forces a token that the raw logits find unlikely
+  const auto logprobs = [&](int others) {
+    Engine engine(*runtime_);
+    for (int i = 0; i < others; ++i) {
+      Request other = request(std::vector<int32_t>(static_cast<size_t>(3 + i), 9 + i), 8);
+      other.top_logprobs = i;
+      engine.submit(other).value();
+    }
+    const SeqId id = engine.submit(r).value();
+    std::vector<std::pair<int32_t, float>> all;
+    while (!engine.idle()) {
+      for (const TokenEvent& e : engine.step()) {
+        if (e.seq != id) continue;
+        all.emplace_back(e.token, e.logprob);
+        EXPECT_EQ(e.top.size(), 4u);
+        for (const TokenLogprob& t : e.top) all.emplace_back(t.token, t.logprob);
+      }
+    }
+    return all;
+  };
+  const auto alone = logprobs(0);
+  ASSERT_EQ(alone.size(), 30u);
+  EXPECT_EQ(alone[0].first, 100);
+  EXPECT_LT(alone[0].second, alone[1].second);
+  for (size_t i = 2; i < 5; ++i) EXPECT_LE(alone[i].second, alone[i - 1].second);
+  EXPECT_EQ(logprobs(5), alone);
+}
+
+TEST_F(EngineTest, EmbeddingsDoNotDependOnChunksOrCompany) {
+  std::vector<int32_t> prompt;
+  for (int i = 0; i < 50; ++i) prompt.push_back((i * 37) % 300);
+  for (const Pooling pooling : {Pooling::kLast, Pooling::kMean}) {
+    Request r = request(prompt, -1);
+    r.pooling = pooling;
+    const auto embed = [&](int64_t step_rows, int others) {
+      EngineConfig config;
+      config.step_rows = step_rows;
+      Engine engine(*runtime_, config);
+      for (int i = 0; i < others; ++i) engine.submit(request({1, 2, 3 + i}, 30)).value();
+      const SeqId id = engine.submit(r).value();
+      while (!engine.ended(id)) engine.step();
+      return engine.embedding(id);
+    };
+    const std::vector<float> whole = embed(24, 0);
+    EXPECT_EQ(whole.size(), static_cast<size_t>(runtime_->model_config().d_model));
+    EXPECT_EQ(embed(8, 0), whole);
+    EXPECT_EQ(embed(11, 4), whole);
+    // The states that a step gives for all rows at once.
+    std::vector<Row> rows;
+    std::vector<int32_t> wanted;
+    const SeqId kv = runtime_->kv().create();
+    std::vector<float> states;
+    for (int32_t begin = 0; begin < 50; begin += 10) {
+      rows.clear(), wanted.clear();
+      for (int32_t i = 0; i < 10; ++i)
+        rows.push_back({prompt[static_cast<size_t>(begin + i)], begin + i, kv}), wanted.push_back(i);
+      std::vector<float> hidden(whole.size() * 10);
+      Batch batch;
+      batch.rows = rows;
+      batch.hidden_rows = wanted;
+      Outputs outputs;
+      outputs.hidden = hidden.data();
+      ASSERT_TRUE(runtime_->step(batch, outputs));
+      states.insert(states.end(), hidden.begin(), hidden.end());
+    }
+    runtime_->kv().release(kv);
+    for (size_t i = 0; i < whole.size(); ++i) {
+      double sum = 0;
+      for (size_t t = 0; t < 50; ++t) sum += static_cast<double>(states[t * whole.size() + i]);
+      const float expected =
+          pooling == Pooling::kMean ? static_cast<float>(sum / 50) : states[49 * whole.size() + i];
+      ASSERT_EQ(whole[i], expected) << i;
+    }
+  }
+}
+
+/// Allows the tokens of one list in turn, and then the end.
+class ListGrammar : public Grammar {
+ public:
+  explicit ListGrammar(std::vector<int32_t> list) : list_(std::move(list)) {}
+  std::unique_ptr<GrammarState> make_state() const override { return std::make_unique<State>(*this); }
+
+ private:
+  class State : public GrammarState {
+   public:
+    explicit State(const ListGrammar& grammar) : grammar_(grammar), mask_(5, 0) {}
+    std::span<const uint64_t> mask() override {
+      std::fill(mask_.begin(), mask_.end(), 0);
+      const auto token = static_cast<size_t>(grammar_.list_[at_]);
+      mask_[token / 64] |= uint64_t{1} << (token % 64);
+      return mask_;
+    }
+    bool accept(int32_t token) override { return token == grammar_.list_[at_] && ++at_ > 0; }
+    bool is_done() const override { return at_ == grammar_.list_.size(); }
+    std::unique_ptr<GrammarState> clone() const override { return std::make_unique<State>(*this); }
+
+   private:
+    const ListGrammar& grammar_;
+    std::vector<uint64_t> mask_;
+    size_t at_ = 0;
+  };
+  std::vector<int32_t> list_;
+};
+
+TEST_F(EngineTest, AGrammarDecidesGreedyAndSampledAlike) {
+  Engine engine(*runtime_);
+  for (const float temperature : {0.0f, 1.0f}) {
+    Request r = request({1, 2, 3}, 20, temperature);
+    r.grammar = std::make_shared<ListGrammar>(std::vector<int32_t>{250, 64, 63, 319});
+    const Outcome o = run(engine, {r})[0];
+    EXPECT_EQ(o.tokens, (std::vector<int32_t>{1, 2, 3, 250, 64, 63, 319}));
+    EXPECT_EQ(o.reason, FinishReason::kStop);
+  }
 }
 
 }  // namespace

@@ -1,0 +1,263 @@
+// One step of the engine: who runs, what the rows give.
+#include <algorithm>
+#include <limits>
+
+#include "base/clock.h"
+#include "engine/engine.h"
+#include "engine/sequence.h"
+
+namespace mete {
+namespace {
+
+/// The sampling parameters with every end-of-generation token banned if the request asks for that.
+SamplingParams sampling_of(const Request& request, const Tokenizer& tokenizer) {
+  SamplingParams sampling = request.sampling;
+  if (!request.ignore_eos) return sampling;
+  for (int32_t id = 0; id < tokenizer.vocab_size(); ++id) {
+    if (tokenizer.is_end_of_generation(id)) {
+      sampling.logit_bias.emplace_back(id, -std::numeric_limits<float>::infinity());
+    }
+  }
+  return sampling;
+}
+
+void grow(AlignedBuffer& buffer, size_t floats) {
+  if (buffer.bytes() < floats * sizeof(float)) buffer = AlignedBuffer(floats * sizeof(float));
+}
+
+}  // namespace
+
+const std::vector<TokenEvent>& Engine::step() noexcept {
+  runtime_.ledger().enter(Part::kSchedule);
+  run_step();
+  runtime_.ledger().enter(Part::kIdle);
+  return events_;
+}
+
+void Engine::run_step() {
+  events_.clear();
+  top_.clear();
+  end_overdue();
+  admit();
+  grant_rows();
+  if (rows_.empty()) return;
+  const double start = now_seconds();
+  if (Status ran = run_batch(); !ran) {
+    for (const Granted& granted : stepping_) fail(*granted.seq, ran.error().message());
+    return;
+  }
+  ++counts_.steps;
+  const double seconds = now_seconds() - start;
+  const int64_t vocab = runtime_.model_config().vocab, width = runtime_.model_config().d_model;
+  for (const Granted& granted : stepping_) {
+    Sequence& seq = *granted.seq;
+    const int64_t begin = seq.cached;
+    seq.cached += granted.rows;
+    if (granted.prompt) {
+      seq.ledger.prefill_s += seconds;
+      counts_.prefilled_tokens += granted.rows;
+      runtime_.ledger().add(Counter::kPromptTokens, granted.rows);
+    }
+    if (granted.hidden_at >= 0) {
+      pool_rows(seq, begin, granted.rows, hidden_.as<float>() + granted.hidden_at * width);
+    } else if (granted.logits_at >= 0) {
+      finish_row(seq, logits_.as<float>() + granted.logits_at * vocab);
+    }
+  }
+  size_t next = 0;  // the spans, now that top_ no longer grows
+  for (TokenEvent& event : events_) {
+    if (event.token < 0) continue;
+    const Sequence& seq = find(event.seq);
+    if (seq.request.top_logprobs <= 0) continue;
+    const size_t count = std::min(static_cast<size_t>(seq.request.top_logprobs), static_cast<size_t>(vocab));
+    event.top = std::span(top_).subspan(next, count);
+    next += count;
+  }
+}
+
+void Engine::end_overdue() {
+  const double now = now_seconds();
+  for (std::vector<Sequence*>* list : {&running_, &waiting_}) {
+    for (size_t i = 0; i < list->size();) {
+      Sequence& seq = *(*list)[i];
+      if (seq.request.deadline > 0 && now >= seq.request.deadline) {
+        end(seq, FinishReason::kDeadline);
+      } else {
+        ++i;
+      }
+    }
+  }
+}
+
+void Engine::admit() {
+  KvCache& kv = runtime_.kv();
+  while (!waiting_.empty() && static_cast<int64_t>(running_.size()) < config_.max_running) {
+    Sequence& seq = *waiting_.front();
+    waiting_.erase(waiting_.begin());
+    seq.state = Sequence::State::kRunning;
+    seq.kv = kv.create();
+    seq.cached = 0;
+    const auto place = std::find_if(running_.begin(), running_.end(), [&](const Sequence* other) {
+      return std::pair(other->request.priority, other->id) > std::pair(seq.request.priority, seq.id);
+    });
+    running_.insert(place, &seq);
+    if (seq.embeds() || seq.admitted) {
+      seq.pooled.assign(
+          seq.request.pooling == Pooling::kMean ? static_cast<size_t>(runtime_.model_config().d_model) : 0,
+          0.0);
+    } else {
+      const int64_t vocab = runtime_.model_config().vocab;
+      seq.sampler.emplace(sampling_of(seq.request, runtime_.tokenizer()), &runtime_.tokenizer(),
+                          static_cast<int32_t>(vocab));
+      const auto context = static_cast<size_t>(runtime_.max_context()) + 1;
+      const size_t most =
+          seq.request.max_tokens < 0
+              ? context
+              : std::min(context, seq.tokens.size() + static_cast<size_t>(seq.request.max_tokens));
+      seq.sampler->reserve(most);
+      seq.tokens.reserve(most);
+      for (const int32_t token : seq.tokens) seq.sampler->accept(token);
+      if (seq.request.grammar) seq.grammar = seq.request.grammar->make_state();
+    }
+    if (!seq.admitted) seq.ledger.prefill_tokens = seq.ledger.prompt_tokens - seq.cached;
+    seq.admitted = true;
+  }
+}
+
+/// Fills stepping_ and the batch; preempts until the rows have KV pages.
+void Engine::grant_rows() {
+  KvCache& kv = runtime_.kv();
+  for (;;) {
+    demands_.clear();
+    for (const Sequence* seq : running_) {
+      const bool decoding = seq->generated() > 0 && seq->pending() == 1;
+      demands_.push_back({seq->pending(), decoding, seq->request.priority});
+    }
+    form_batch(demands_, {config_.step_rows, config_.prompt_rows}, granted_);
+    int64_t pages = 0;
+    for (size_t i = 0; i < running_.size(); ++i) pages += kv.append_pages(running_[i]->kv, granted_[i]);
+    if (pages <= kv.free_pages()) break;
+    if (running_.size() == 1) {
+      fail(*running_[0], fmt::format("KV cache: {} pages are needed, {} are free and no other sequence runs",
+                                     pages, kv.free_pages()));
+      break;
+    }
+    preempt_last();
+  }
+  rows_.clear();
+  logits_rows_.clear();
+  hidden_rows_.clear();
+  stepping_.clear();
+  for (size_t i = 0; i < running_.size(); ++i) {
+    Sequence& seq = *running_[i];
+    if (granted_[i] == 0) continue;
+    Granted granted{&seq, granted_[i], !demands_[i].decoding, -1, -1};
+    const bool last = granted.rows == seq.pending();
+    if (seq.request.pooling == Pooling::kMean || (seq.embeds() && last)) {
+      granted.hidden_at = static_cast<int64_t>(hidden_rows_.size());
+    }
+    for (int64_t r = 0; r < granted.rows; ++r) {
+      const int64_t position = seq.cached + r;
+      const auto row = static_cast<int32_t>(rows_.size());
+      rows_.push_back({seq.tokens[static_cast<size_t>(position)], static_cast<int32_t>(position), seq.kv});
+      if (granted.hidden_at >= 0 && (seq.request.pooling == Pooling::kMean || r + 1 == granted.rows)) {
+        hidden_rows_.push_back(row);
+      }
+    }
+    if (last && !seq.embeds()) {
+      granted.logits_at = static_cast<int64_t>(logits_rows_.size());
+      logits_rows_.push_back(static_cast<int32_t>(rows_.size()) - 1);
+    }
+    stepping_.push_back(granted);
+  }
+}
+
+void Engine::preempt_last() {
+  Sequence& seq = *running_.back();
+  leave(seq);
+  enqueue(seq);
+  ++seq.ledger.preemptions;
+  ++counts_.preemptions;
+}
+
+Status Engine::run_batch() {
+  const ModelConfig& model = runtime_.model_config();
+  grow(logits_, logits_rows_.size() * static_cast<size_t>(model.vocab));
+  grow(hidden_, hidden_rows_.size() * static_cast<size_t>(model.d_model));
+  Outputs outputs;
+  outputs.logits = logits_.as<float>();
+  outputs.hidden = hidden_.as<float>();
+  Batch batch;
+  batch.rows = rows_;
+  batch.logits_rows = logits_rows_;
+  batch.hidden_rows = hidden_rows_;
+  return runtime_.step(batch, outputs);
+}
+
+/// `hidden`: the states of rows [begin, begin + rows), or of the last of them only (Pooling::kLast).
+void Engine::pool_rows(Sequence& seq, int64_t begin, int64_t rows, const float* hidden) {
+  const auto width = static_cast<size_t>(runtime_.model_config().d_model);
+  const bool mean = seq.request.pooling == Pooling::kMean;
+  for (size_t r = 0; mean && r < static_cast<size_t>(rows); ++r) {
+    for (size_t i = 0; i < width; ++i) seq.pooled[i] += static_cast<double>(hidden[r * width + i]);
+  }
+  const auto length = static_cast<int64_t>(seq.tokens.size());
+  if (begin + rows < length) return;
+  seq.embedding.resize(width);
+  for (size_t i = 0; i < width; ++i) {
+    seq.embedding[i] = mean ? static_cast<float>(seq.pooled[i] / static_cast<double>(length)) : hidden[i];
+  }
+  end(seq, FinishReason::kStop);
+}
+
+void Engine::finish_row(Sequence& seq, const float* logits) {
+  const auto vocab = static_cast<size_t>(runtime_.model_config().vocab);
+  const PartScope part(&runtime_.ledger(), Part::kSample);
+  XXH3_64bits_update(seq.hash.get(), logits, vocab * sizeof(float));
+  const double start = now_seconds();
+  const auto allowed = seq.grammar ? seq.grammar->mask() : std::span<const uint64_t>();
+  const int32_t token = seq.sampler->sample({logits, vocab}, seq.tokens.size(), allowed);
+  if (const RowReport& odd = seq.sampler->report(); odd.nan_logits > 0) {
+    return fail(seq, fmt::format("{} of {} logits at position {} are not numbers", odd.nan_logits, vocab,
+                                 seq.tokens.size()));
+  } else if (odd.all_masked) {
+    return fail(seq,
+                fmt::format("no token is left to choose from at position {}: the {} all", seq.tokens.size(),
+                            seq.grammar ? "grammar and the logit bias ban" : "logit bias bans"));
+  }
+  TokenEvent event{seq.id, token, runtime_.tokenizer().is_end_of_generation(token), FinishReason::kNone};
+  if (seq.request.top_logprobs >= 0) {
+    event.logprob =
+        append_logprobs(runtime_.context(), {logits, vocab}, token, seq.request.top_logprobs, top_);
+  }
+  seq.sampler->accept(token);
+  if (seq.grammar && !event.end_token) METE_CHECK(seq.grammar->accept(token));
+  const double now = now_seconds();
+  seq.ledger.sample_s += now - start;
+  runtime_.ledger().add(Counter::kGeneratedTokens, 1);
+  seq.ledger.at_last = runtime_.ledger().mark();
+  if (seq.generated() == 0) {
+    seq.ledger.first_token = now;
+    seq.ledger.at_first = seq.ledger.at_last;
+  } else {
+    ++seq.ledger.decode_tokens;
+  }
+  seq.ledger.last_token = now;
+  seq.tokens.push_back(token);
+  ++counts_.generated_tokens;
+
+  if (event.end_token || (seq.grammar && seq.grammar->is_done())) {
+    event.reason = FinishReason::kStop;
+  } else if (seq.request.max_tokens >= 0 && seq.generated() >= seq.request.max_tokens) {
+    event.reason = FinishReason::kLength;
+  } else if (static_cast<int64_t>(seq.tokens.size()) > runtime_.max_context()) {
+    event.reason = FinishReason::kLength;
+  }
+  if (event.reason != FinishReason::kNone) {
+    end(seq, event.reason);
+    events_.pop_back();
+  }
+  events_.push_back(event);
+}
+
+}  // namespace mete
