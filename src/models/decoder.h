@@ -112,6 +112,9 @@ std::unique_ptr<Decoder> make_llama(const GgufFile& file);
 std::unique_ptr<Decoder> make_llama_moe(const GgufFile& file);
 std::unique_ptr<Decoder> make_qwen2(const GgufFile& file);
 std::unique_ptr<Decoder> make_qwen3(const GgufFile& file);
+std::unique_ptr<Decoder> make_qwen2moe(const GgufFile& file);
+std::unique_ptr<Decoder> make_qwen3moe(const GgufFile& file);
+std::unique_ptr<Decoder> make_olmoe(const GgufFile& file);
 std::unique_ptr<Decoder> make_gemma3(const GgufFile& file);
 std::unique_ptr<Decoder> make_phi3(const GgufFile& file);
 

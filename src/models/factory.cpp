@@ -12,11 +12,14 @@ struct Architecture {
   std::unique_ptr<Decoder> (*make)(const GgufFile& file);
 };
 constexpr Architecture kArchitectures[] = {
-    {"llama", make_llama},    //
-    {"qwen2", make_qwen2},    //
-    {"qwen3", make_qwen3},    //
-    {"gemma3", make_gemma3},  //
-    {"phi3", make_phi3},
+    {"llama", make_llama},        //
+    {"qwen2", make_qwen2},        //
+    {"qwen3", make_qwen3},        //
+    {"gemma3", make_gemma3},      //
+    {"phi3", make_phi3},          //
+    {"qwen2moe", make_qwen2moe},  //
+    {"qwen3moe", make_qwen3moe},  //
+    {"olmoe", make_olmoe},
 };
 
 /// The model with its configuration and weight list checked, nothing read yet.

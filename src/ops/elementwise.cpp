@@ -48,6 +48,15 @@ void scale_in_place(Context& ctx, float* x, float factor, int64_t rows, int64_t 
                 [&](int64_t i, int64_t count) { ctx.kernels.floats.scale(x + i, factor, count, x + i); });
 }
 
+void scale_by_sigmoid(Context& ctx, float* x, const float* gates, int64_t rows, int64_t n) noexcept {
+  over_rows(ctx, rows, n, [&](int64_t r) {
+    const float negated = -gates[r];
+    float power;
+    ctx.kernels.floats.exp(&negated, 1, &power);
+    ctx.kernels.floats.scale(x + r * n, 1.0f / (1.0f + power), n, x + r * n);
+  });
+}
+
 void silu_mul(Context& ctx, const float* gate, const float* up, int64_t rows, int64_t n,
               float* out) noexcept {
   over_elements(ctx, rows * n, [&](int64_t i, int64_t count) {

@@ -16,6 +16,8 @@ void layer_norm(Context& ctx, const float* x, const float* weight, const float* 
 /// x = x + y over rows * n elements.
 void add_in_place(Context& ctx, float* x, const float* y, int64_t rows, int64_t n) noexcept;
 void scale_in_place(Context& ctx, float* x, float factor, int64_t rows, int64_t n) noexcept;
+/// x[r] = x[r] * sigmoid(gates[r]), row by row; sigmoid(g) = 1 / (1 + exp(-g)).
+void scale_by_sigmoid(Context& ctx, float* x, const float* gates, int64_t rows, int64_t n) noexcept;
 /// out = silu(gate) * up, element-wise; out may be gate.
 void silu_mul(Context& ctx, const float* gate, const float* up, int64_t rows, int64_t n, float* out) noexcept;
 void gelu_mul(Context& ctx, const float* gate, const float* up, int64_t rows, int64_t n, float* out) noexcept;

@@ -166,6 +166,12 @@ TEST_F(GoldenTest, GoldenDataNoticesEveryHyperParameter) {
       {"phi3", "phi3.attention.sliding_window", none},
       {"phi3_long", "phi3.rope.scaling.attn_factor", none},
       {"phi3_long", "phi3.rope.dimension_count", none},
+      {"mixtral", "llama.expert_used_count", {"u32", 3}},
+      {"mixtral", "llama.expert_weights_norm", {"bool", false}},
+      {"qwen2moe", "qwen2moe.expert_weights_norm", {"bool", true}},
+      {"qwen3moe", "qwen3moe.expert_weights_norm", {"bool", false}},
+      {"olmoe", "olmoe.expert_weights_norm", {"bool", true}},
+      {"olmoe", "olmoe.expert_weights_scale", {"f32", 1.5f}},
       {"llama", "llama.attention.layer_norm_rms_epsilon", {"f32", 1e-3}},
   };
   for (const Sensitivity& c : cases) {

@@ -6,7 +6,9 @@
 #include <bit>
 #include <cmath>
 #include <fstream>
+#include <functional>
 #include <nlohmann/json.hpp>
+#include <numeric>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -19,8 +21,9 @@ namespace mete::testing {
 
 /// Every golden model. "phi3_short" is the file of "phi3_long" loaded for a shorter context.
 inline constexpr std::array kTinyModels = {
-    "llama", "llama3", "llama_linear",  "llama_yarn", "mistral",   "qwen2",     "qwen2_yarn",
-    "qwen3", "gemma3", "gemma3_scaled", "phi3",       "phi3_long", "phi3_short"};
+    "llama",      "llama3",  "llama_linear", "llama_yarn",    "mistral", "qwen2",
+    "qwen2_yarn", "qwen3",   "gemma3",       "gemma3_scaled", "phi3",    "phi3_long",
+    "phi3_short", "mixtral", "qwen2moe",     "qwen3moe",      "olmoe"};
 
 struct TinyModel {
   nlohmann::json json;        ///< see tests/golden/models/make.py
@@ -83,7 +86,8 @@ inline std::vector<uint8_t> tiny_model_gguf(const nlohmann::json& json, DType ty
       continue;
     }
     const auto dims = tensor["dims"].get<std::vector<int64_t>>();
-    const int64_t cols = dims[0], rows = dims.size() == 1 ? 1 : dims[1];
+    const int64_t cols = dims[0],
+                  rows = std::accumulate(dims.begin() + 1, dims.end(), int64_t{1}, std::multiplies<>());
     const std::vector<float> values =
         tiny_weights(name, rows * cols, tensor["scale"].get<float>(), tensor["offset"].get<float>());
     DType stored = dims.size() == 1 ? DType::kF32 : type;

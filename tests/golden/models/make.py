@@ -3,7 +3,7 @@
 transformers (eager, float32).
 
     pip install torch transformers numpy     # any recent CPU build
-    python make.py                           # rewrites NAME.json and NAME.bin beside this file
+    python make.py [NAME..]                  # rewrites NAME.json and NAME.bin beside this file
 
 NAME.json describes the GGUF file (metadata, tensors) and the run (tokens, context, dumped rows). The weights are
 not stored: element i of tensor T is a hash of (T, i), rounded to float16, which tests/testing/tiny_models.h computes
@@ -12,6 +12,7 @@ layer, then the logits. Tensor names, shapes, permutations and metadata follow l
 import json
 import math
 import pathlib
+import sys
 
 import numpy as np
 import torch
@@ -145,6 +146,7 @@ def spm_tokenizer(add_bos, space_prefix):
 
 BPE_LLAMA3 = bpe_tokenizer("llama-bpe", "<|endoftext|>", "<|im_end|>", False)
 BPE_SMOLLM = bpe_tokenizer("smollm", "<|im_start|>", "<|im_end|>", True)
+BPE_OLMO = bpe_tokenizer("olmo", "<|endoftext|>", "<|endoftext|>", False)
 BPE_QWEN = bpe_tokenizer("qwen2", "<|endoftext|>", "<|im_end|>", True)
 SPM = spm_tokenizer(True, True)
 SPM_GEMMA = spm_tokenizer(True, False)
@@ -188,6 +190,17 @@ MODELS = {
         TINY, rope_parameters=dict(YARN, attention_factor=1.25))),
     "qwen3": dict(arch="qwen3", tokenizer=BPE_QWEN, config=dict(
         TINY, head_dim=32, rope_parameters=dict(THETA, rope_theta=1000000.0))),
+    "mixtral": dict(arch="llama", hf="mixtral", tokenizer=SPM, config=dict(
+        TINY, num_local_experts=5, num_experts_per_tok=2, rope_parameters=THETA)),
+    "qwen2moe": dict(arch="qwen2moe", hf="qwen2_moe", tokenizer=BPE_QWEN, config=dict(
+        TINY, num_experts=6, num_experts_per_tok=3, moe_intermediate_size=96, shared_expert_intermediate_size=80,
+        norm_topk_prob=False, rope_parameters=dict(THETA, rope_theta=1000000.0))),
+    # No choice of an expert here is so close that rounding keys to q8_0 turns it.
+    "qwen3moe": dict(arch="qwen3moe", hf="qwen3_moe", tokenizer=BPE_QWEN, config=dict(
+        TINY, head_dim=32, num_experts=7, num_experts_per_tok=2, moe_intermediate_size=96, norm_topk_prob=True,
+        rope_parameters=dict(THETA, rope_theta=1000000.0))),
+    "olmoe": dict(arch="olmoe", tokenizer=BPE_OLMO, config=dict(
+        TINY, num_experts=5, num_experts_per_tok=3, norm_topk_prob=False, rope_parameters=THETA)),
     "gemma3": gemma3(),
     "gemma3_scaled": gemma3(final_logit_softcapping=4.0, rope_parameters={
         "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
@@ -217,9 +230,17 @@ def metadata(spec, config):
         f"{arch}.rope.freq_base": ["f32", full["rope_theta"]],
         f"{arch}.vocab_size": ["u32", VOCAB],
     }
-    if head_dim != config.hidden_size // heads or arch in ("qwen3", "gemma3"):
+    if head_dim != config.hidden_size // heads or arch in ("qwen3", "qwen3moe", "gemma3"):
         meta[f"{arch}.attention.key_length"] = ["u32", head_dim]
         meta[f"{arch}.attention.value_length"] = ["u32", head_dim]
+    experts = getattr(config, "num_local_experts", None) or getattr(config, "num_experts", None)
+    if experts:
+        meta[f"{arch}.expert_count"] = ["u32", experts]
+        meta[f"{arch}.expert_used_count"] = ["u32", config.num_experts_per_tok]
+        if arch.startswith("qwen"):
+            meta[f"{arch}.expert_feed_forward_length"] = ["u32", config.moe_intermediate_size]
+        if arch == "qwen2moe":
+            meta[f"{arch}.expert_shared_feed_forward_length"] = ["u32", config.shared_expert_intermediate_size]
     if arch in ("llama", "phi3"):
         meta[f"{arch}.rope.dimension_count"] = ["u32", rotary_dim(config)]
     if arch == "gemma3":
@@ -277,7 +298,9 @@ GGUF_NAMES = {
     "self_attn.v_proj": "attn_v", "self_attn.o_proj": "attn_output", "self_attn.qkv_proj": "attn_qkv",
     "self_attn.q_norm": "attn_q_norm", "self_attn.k_norm": "attn_k_norm", "mlp.gate_proj": "ffn_gate",
     "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down", "mlp.gate_up_proj": "ffn_up",
-    "post_attention_layernorm": "ffn_norm",
+    "post_attention_layernorm": "ffn_norm", "mlp.gate": "ffn_gate_inp", "mlp.experts.down_proj": "ffn_down_exps",
+    "mlp.shared_expert.gate_proj": "ffn_gate_shexp", "mlp.shared_expert.up_proj": "ffn_up_shexp",
+    "mlp.shared_expert.down_proj": "ffn_down_shexp", "mlp.shared_expert_gate": "ffn_gate_inp_shexp",
 }
 GEMMA_NAMES = GGUF_NAMES | {
     "post_attention_layernorm": "post_attention_norm", "pre_feedforward_layernorm": "ffn_norm",
@@ -286,7 +309,7 @@ GEMMA_NAMES = GGUF_NAMES | {
 
 
 def gguf_name(name, arch):
-    stem, kind = name.rsplit(".", 1)
+    stem, kind = (name, "weight") if ".mlp.experts." in name else name.rsplit(".", 1)
     names = GEMMA_NAMES if arch == "gemma3" else GGUF_NAMES
     if stem in names:
         return f"{names[stem]}.{kind}"
@@ -294,10 +317,27 @@ def gguf_name(name, arch):
     return f"blk.{layer}.{names[part]}.{kind}"
 
 
+def fill_gate_up(parameter, layer):
+    """Sets the stacked gate and up matrices of a layer's experts; returns the two GGUF tensors."""
+    experts, rows, cols = parameter.shape
+    dims, parts, tensors = [cols, rows // 2, experts], [], []
+    for part in ("gate", "up"):
+        target = f"blk.{layer}.ffn_{part}_exps.weight"
+        scale, offset = scale_of(target, dims)
+        parts.append(element(target, experts * rows * cols // 2, scale, offset).reshape(experts, rows // 2, cols))
+        tensors.append({"name": target, "dims": dims, "scale": scale, "offset": offset})
+    with torch.no_grad():
+        parameter.copy_(torch.from_numpy(np.concatenate(parts, axis=1)))
+    return tensors
+
+
 def fill(model, spec, config):
     """Sets the model's parameters and returns the GGUF tensor list: [name, dims, scale, offset] or values."""
     arch, tensors = spec["arch"], []
     for name, parameter in model.named_parameters():
+        if name.endswith(".mlp.experts.gate_up_proj"):  # [experts][2 * ffn][d], split by the converter
+            tensors += fill_gate_up(parameter, name.split(".")[2])
+            continue
         target = gguf_name(name, arch)
         dims = list(reversed(parameter.shape))
         scale, offset = scale_of(target, dims)
@@ -310,6 +350,8 @@ def fill(model, spec, config):
             w = w - 1.0  # the converter adds 1
         with torch.no_grad():
             parameter.copy_(torch.from_numpy(w.copy()))
+        if "gate_inp_shexp" in target:
+            dims = dims[:1]  # stored as a vector
         tensors.append({"name": target, "dims": dims, "scale": scale, "offset": offset})
     rope = config.rope_parameters
     if rope.get("rope_type") == "llama3":
@@ -354,5 +396,5 @@ def make(name, spec):
 
 
 if __name__ == "__main__":
-    for model_name, model_spec in MODELS.items():
-        make(model_name, model_spec)
+    for model_name in sys.argv[1:] or MODELS:
+        make(model_name, MODELS[model_name])
