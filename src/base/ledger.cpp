@@ -53,6 +53,7 @@ LedgerReport& LedgerReport::operator+=(const LedgerReport& other) {
     bytes[i] += other.bytes[i];
   }
   for (size_t i = 0; i < kCounterCount; ++i) counters[i] += other.counters[i];
+  switches += other.switches;
   return *this;
 }
 
@@ -67,6 +68,7 @@ LedgerReport between(const LedgerMark& begin, const LedgerMark& end) {
     report.bytes[i] = end.bytes[i] - begin.bytes[i];
   }
   for (size_t i = 0; i < kCounterCount; ++i) report.counters[i] = end.counters[i] - begin.counters[i];
+  report.switches = end.switches - begin.switches;
   return report;
 }
 
@@ -74,7 +76,7 @@ Ledger::Ledger(ClockFn clock) : clock_(choose_clock(clock)), since_(ticks()) {}
 
 LedgerMark Ledger::mark() noexcept {
   switch_to(current_);
-  return {ticks_, bytes_, counters_, clock_ == nullptr ? monotonic_ns() : since_};
+  return {ticks_, bytes_, counters_, switches_, clock_ == nullptr ? monotonic_ns() : since_};
 }
 
 }  // namespace mete

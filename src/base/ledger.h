@@ -53,6 +53,7 @@ struct LedgerMark {
   std::array<int64_t, kPartCount> ticks{};
   std::array<int64_t, kPartCount> bytes{};
   std::array<int64_t, kCounterCount> counters{};
+  int64_t switches = 0;
   int64_t clock_ns = 0;
 };
 
@@ -62,6 +63,7 @@ struct LedgerReport {
   std::array<double, kPartCount> seconds{};  ///< add up to wall_s
   std::array<int64_t, kPartCount> bytes{};   ///< weights, experts or KV read from memory by the part
   std::array<int64_t, kCounterCount> counters{};
+  int64_t switches = 0;  ///< reports that read the clock: what the ledger itself costs is a multiple of them
 
   double seconds_in(Part part) const { return seconds[static_cast<size_t>(part)]; }
   int64_t bytes_in(Part part) const { return bytes[static_cast<size_t>(part)]; }
@@ -96,6 +98,7 @@ class Ledger {
     ticks_[static_cast<size_t>(current_)] += now - since_;
     since_ = now;
     current_ = part;
+    ++switches_;
   }
   int64_t ticks() const noexcept { return clock_ == nullptr ? static_cast<int64_t>(__rdtsc()) : clock_(); }
 
@@ -105,6 +108,7 @@ class Ledger {
   int64_t since_;
   std::array<int64_t, kPartCount> ticks_{}, bytes_{};
   std::array<int64_t, kCounterCount> counters_{};
+  int64_t switches_ = 0;
 };
 
 /// While it lives, time belongs to `part` whatever ops enter; an inner scope wins. A null ledger: nothing.

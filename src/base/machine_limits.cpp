@@ -3,10 +3,11 @@
 #include <immintrin.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cstdint>
+#include <string_view>
 
 #include "base/aligned.h"
+#include "base/clock.h"
 #include "base/cpu.h"
 
 // Functions for one instruction set carry a target attribute: this file has no ISA flags, and nothing inline
@@ -17,12 +18,7 @@ namespace mete {
 namespace {
 
 constexpr int kRepetitions = 7;
-constexpr int kAccumulators = 16;            // latency 4 at two per cycle needs 8
-constexpr int64_t kComputeRounds = 1 << 20;  // of kAccumulators instructions: 4 to 16 ms
-
-// Keeps a register value alive and opaque, so that the loop around it is not simplified.
-#define METE_OPAQUE(x) asm volatile("" : "+x"(x))
-#define METE_OPAQUE_512(x) asm volatile("" : "+v"(x))
+constexpr int64_t kComputeRounds = 1 << 20;  // of 8 to 16 instructions: 4 to 16 ms
 
 uint64_t read_sse2(const uint8_t* data, size_t bytes) {
   __m128i sum[8];
@@ -49,64 +45,28 @@ METE_TARGET("avx2") uint64_t read_avx2(const uint8_t* data, size_t bytes) {
   return static_cast<uint64_t>(_mm256_extract_epi64(sum[0], 0));
 }
 
-METE_TARGET("avx512f,avx512vnni") void int8_zmm(int64_t rounds) {
-  __m512i a = _mm512_set1_epi8(3), b = _mm512_set1_epi8(1), sum[kAccumulators];
-  for (auto& s : sum) s = _mm512_setzero_si512();
-  for (int64_t i = 0; i < rounds; ++i) {
-    METE_OPAQUE_512(a);
-#pragma GCC unroll 16
-    for (auto& s : sum) s = _mm512_dpbusd_epi32(s, a, b);
-  }
-  for (auto& s : sum) METE_OPAQUE_512(s);
-}
-
-METE_TARGET("avx2,avxvnni") void int8_ymm(int64_t rounds) {
-  // 14 accumulators and two operands fill the 16 registers.
-  __m256i a = _mm256_set1_epi8(3), b = _mm256_set1_epi8(1), sum[14];
-  for (auto& s : sum) s = _mm256_setzero_si256();
-  for (int64_t i = 0; i < rounds; ++i) {
-    METE_OPAQUE(a);
-#pragma GCC unroll 16
-    for (auto& s : sum) s = _mm256_dpbusd_avx_epi32(s, a, b);
-  }
-  for (auto& s : sum) METE_OPAQUE(s);
-}
-
-METE_TARGET("avx512f") void fma_zmm(int64_t rounds) {
-  __m512 a = _mm512_set1_ps(0.5f), b = _mm512_set1_ps(1.0f), sum[kAccumulators];
-  for (auto& s : sum) s = _mm512_set1_ps(1.0f);
-  for (int64_t i = 0; i < rounds; ++i) {
-    METE_OPAQUE_512(a);
-#pragma GCC unroll 16
-    for (auto& s : sum) s = _mm512_fmadd_ps(s, a, b);
-  }
-  for (auto& s : sum) METE_OPAQUE_512(s);
-}
-
-METE_TARGET("avx2,fma") void fma_ymm(int64_t rounds) {
-  __m256 a = _mm256_set1_ps(0.5f), b = _mm256_set1_ps(1.0f), sum[14];
-  for (auto& s : sum) s = _mm256_set1_ps(1.0f);
-  for (int64_t i = 0; i < rounds; ++i) {
-    METE_OPAQUE(a);
-#pragma GCC unroll 16
-    for (auto& s : sum) s = _mm256_fmadd_ps(s, a, b);
-  }
-  for (auto& s : sum) METE_OPAQUE(s);
-}
-
-/// Seconds of the fastest of several runs of work(worker) on all threads.
-double best_seconds(ThreadPool& pool, FunctionRef<void(int)> work) {
-  double best = 1e30;
+/// Seconds of several runs of work(worker) on all active threads.
+std::vector<double> timed(ThreadPool& pool, FunctionRef<void(int)> work) {
+  std::vector<double> seconds;
   for (int i = 0; i < kRepetitions; ++i) {
-    const auto start = std::chrono::steady_clock::now();
+    const double start = now_seconds();
     pool.run(work);
-    best = std::min(best, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+    seconds.push_back(now_seconds() - start);
   }
-  return best;
+  return seconds;
 }
 
-double read_rate(ThreadPool& pool, size_t buffer_bytes) {
-  const size_t threads = static_cast<size_t>(pool.size());
+/// work / seconds of each run.
+std::vector<double> rates(double work, const std::vector<double>& seconds) {
+  std::vector<double> rates;
+  for (const double s : seconds) rates.push_back(work / s);
+  return rates;
+}
+
+double best(const std::vector<double>& rates) { return *std::max_element(rates.begin(), rates.end()); }
+
+std::vector<double> read_rates(ThreadPool& pool, size_t buffer_bytes) {
+  const size_t threads = static_cast<size_t>(pool.active());
   const size_t slice = std::max<size_t>(buffer_bytes / threads / 4096, 1) * 4096;
   AlignedBuffer buffer(slice * threads, /*huge=*/true);
   const auto read = supported(CpuTier::kAvx2) ? read_avx2 : read_sse2;
@@ -115,37 +75,52 @@ double read_rate(ThreadPool& pool, size_t buffer_bytes) {
     uint8_t* begin = buffer.data() + slice * static_cast<size_t>(worker);
     std::fill(begin, begin + slice, static_cast<uint8_t>(worker + 1));
   });
-  const double seconds = best_seconds(pool, [&](int worker) {
-    uint64_t sum = read(buffer.data() + slice * static_cast<size_t>(worker), slice);
-    asm volatile("" : "+r"(sum));
-  });
-  return static_cast<double>(slice * threads) / seconds;
+  return rates(static_cast<double>(slice * threads), timed(pool, [&](int worker) {
+                 uint64_t sum = read(buffer.data() + slice * static_cast<size_t>(worker), slice);
+                 asm volatile("" : "+r"(sum));
+               }));
 }
 
-double compute_rate(ThreadPool& pool, void (*loop)(int64_t), double ops_per_round) {
-  const double seconds = best_seconds(pool, [&](int) { loop(kComputeRounds); });
-  return static_cast<double>(pool.size()) * static_cast<double>(kComputeRounds) * ops_per_round / seconds;
+std::vector<double> peak_rates(ThreadPool& pool, const PeakLoop& loop) {
+  const double work =
+      static_cast<double>(pool.active()) * static_cast<double>(kComputeRounds) * loop.ops_per_round;
+  return rates(work, timed(pool, [&](int) { loop.run(kComputeRounds); }));
 }
 
 }  // namespace
 
 MachineLimits measure_machine_limits(ThreadPool& pool, size_t buffer_bytes) {
   MachineLimits limits;
-  limits.threads = pool.size();
-  limits.read_bytes_per_s = read_rate(pool, buffer_bytes);
-  if (supported(CpuTier::kAvx512Vnni)) {
-    limits.int8_unit = "vpdpbusd zmm";
-    limits.int8_ops_per_s = compute_rate(pool, int8_zmm, 2.0 * 64 * kAccumulators);
-  } else if (supported(CpuTier::kAvx2Vnni)) {
-    limits.int8_unit = "vpdpbusd ymm";
-    limits.int8_ops_per_s = compute_rate(pool, int8_ymm, 2.0 * 32 * 14);
+  limits.threads = pool.active();
+  limits.read_bytes_per_s = best(read_rates(pool, buffer_bytes));
+  const PeakLoop *int8 = nullptr, *f32 = nullptr;  // of the highest tier
+  const std::vector<PeakLoop> loops = supported_peak_loops();
+  for (const PeakLoop& loop : loops) {
+    if (std::string_view(loop.unit).substr(0, 8) == "vpdpbusd") int8 = &loop;
+    if (std::string_view(loop.kind) == "f32") f32 = &loop;
   }
-  if (supported(CpuTier::kAvx512)) {
-    limits.f32_ops_per_s = compute_rate(pool, fma_zmm, 2.0 * 16 * kAccumulators);
-  } else if (supported(CpuTier::kAvx2)) {
-    limits.f32_ops_per_s = compute_rate(pool, fma_ymm, 2.0 * 8 * 14);
+  if (int8 != nullptr) {
+    limits.int8_unit = int8->unit;
+    limits.int8_ops_per_s = best(peak_rates(pool, *int8));
   }
+  if (f32 != nullptr) limits.f32_ops_per_s = best(peak_rates(pool, *f32));
   return limits;
+}
+
+Spread measure_read_rate(ThreadPool& pool, size_t buffer_bytes) {
+  return spread_of(read_rates(pool, buffer_bytes));
+}
+
+Spread measure_peak(ThreadPool& pool, const PeakLoop& loop) { return spread_of(peak_rates(pool, loop)); }
+
+Spread measure_fork_join(ThreadPool& pool) {
+  std::vector<double> seconds;
+  for (int i = 0; i < 2000; ++i) {
+    const double start = now_seconds();
+    pool.run([](int) {});
+    seconds.push_back(now_seconds() - start);
+  }
+  return spread_of(std::move(seconds));
 }
 
 }  // namespace mete

@@ -3,7 +3,12 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
 
+#include "base/peak_loops.h"
+#include "base/spread.h"
 #include "base/thread_pool.h"
 
 namespace mete {
@@ -23,5 +28,43 @@ inline constexpr size_t kBandwidthBytes = size_t{512} << 20;
 /// Runs on all threads of `pool` at once; the best of several repetitions, about 0.5 s in all. `buffer_bytes`
 /// is split over the threads and held meanwhile. Throws Error(kRuntime) if the kernel refuses the memory.
 MachineLimits measure_machine_limits(ThreadPool& pool, size_t buffer_bytes = kBandwidthBytes);
+
+/// Bytes per second read from memory by the active threads together, over several passes. Throws as above.
+Spread measure_read_rate(ThreadPool& pool, size_t buffer_bytes = kBandwidthBytes);
+
+/// Operations per second of a loop on the active threads together.
+Spread measure_peak(ThreadPool& pool, const PeakLoop& loop);
+
+/// Seconds from the start of an empty parallel section to its end.
+Spread measure_fork_join(ThreadPool& pool);
+
+/// Nanoseconds per load of a chain of dependent loads, one cache line each, in random order over `bytes`.
+double measure_load_latency_ns(size_t bytes);
+
+/// How the throughput of two threads pinned to two CPUs compares with one's, by the threads' own CPU time (so
+/// that other processes do not count): about 2 on two cores, below kSharedCoreRatio on one.
+double measure_pair_ratio(int first_cpu, int second_cpu);
+inline constexpr double kSharedCoreRatio = 1.3;
+
+/// CPUs that the affinity mask allows, ascending.
+std::vector<int> allowed_cpus();
+
+struct CacheLevel {
+  int level = 0;
+  int64_t bytes = 0;
+  bool measured = false;  ///< from load latencies; else what the system reports
+};
+/// Data caches as the system reports them (sysfs of the first CPU); empty if it does not.
+std::vector<CacheLevel> reported_caches();
+
+struct LatencyPoint {
+  int64_t bytes;
+  double ns;
+};
+/// Load latency over working sets of `from` to `to` bytes, two per doubling.
+std::vector<LatencyPoint> measure_latency_curve(size_t from, size_t to);
+/// Cache sizes as the curve shows them: each is the last working set before latency climbs by half over the
+/// plateau it was on. Points ascend in bytes.
+std::vector<CacheLevel> caches_of(const std::vector<LatencyPoint>& curve);
 
 }  // namespace mete

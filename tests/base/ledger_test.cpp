@@ -33,6 +33,7 @@ TEST(Ledger, PartsAddUpExactly) {
   EXPECT_EQ(ns(begin, end, Part::kAttention), 11);
   EXPECT_EQ(end.clock_ns - begin.clock_ns, 36);
   const LedgerReport report = between(begin, end);
+  EXPECT_EQ(report.switches, 4);  // three parts and the mark
   EXPECT_DOUBLE_EQ(report.wall_s, 36e-9);
   EXPECT_DOUBLE_EQ(std::accumulate(report.seconds.begin(), report.seconds.end(), 0.0), report.wall_s);
   g_now += 2;
