@@ -24,12 +24,15 @@ struct MachineConfig {
   int64_t max_rows = 512;
   int64_t context = 2048;
   bool free_hidden = true;  ///< pages that sliding windows hide are freed
+  NumericMode mode = NumericMode::kStandard;
 };
 
 class Machine {
  public:
   Machine(const GgufFile& file, const MachineConfig& config)
-      : kernels_(make_kernel_table(config.tier)), pool_(config.threads), context_{pool_, kernels_} {
+      : kernels_(make_kernel_table(config.tier)),
+        pool_(config.threads),
+        context_{pool_, kernels_, config.mode} {
     LoadOptions load;
     load.context = config.context;
     load.max_rows = config.max_rows;
