@@ -1,0 +1,218 @@
+// The reading side of the expert store: queues, retries, packing of what has arrived.
+#include <xxhash.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <cstring>
+
+#include "weights/expert_store.h"
+
+namespace mete {
+namespace {
+
+uint64_t round_up(uint64_t bytes) { return (bytes + kReadAlign - 1) / kReadAlign * kReadAlign; }
+uint64_t round_down(uint64_t bytes) { return bytes / kReadAlign * kReadAlign; }
+
+}  // namespace
+
+/// The slot is to hold this expert of layer at(slot).layer (a guess) or of the open layer.
+void ExpertStore::load(int32_t index, int32_t expert, bool guess) {
+  Slot& slot = at(index);
+  std::erase(guess_queue_, index);
+  std::erase(demand_queue_, index);
+  if (!guess) slot.layer = layer_;
+  slot.expert = expert;
+  slot.guess = guess;
+  if (slot.state == State::kReading) {  // of a guess that came to nothing
+    slot.restart = true;
+    return;
+  }
+  if (slot.state == State::kArrived) release_staging(index);
+  slot.state = State::kQueued;
+  slot.attempts = 0;
+  (guess ? guess_queue_ : demand_queue_).push_back(index);
+}
+
+/// Starts what the reader has room for: what a layer waits for, then guesses.
+void ExpertStore::start_reads() {
+  size_t n = 0;
+  while (n < demand_queue_.size() && start(demand_queue_[n])) ++n;
+  demand_queue_.erase(demand_queue_.begin(), demand_queue_.begin() + static_cast<std::ptrdiff_t>(n));
+  if (!demand_queue_.empty()) return;
+  n = 0;
+  while (n < guess_queue_.size()) {
+    const int32_t index = guess_queue_[n];
+    Slot& slot = at(index);
+    const bool wanted = cache_.slot_of(slot.layer, slot.expert) == index;
+    if (!wanted) slot.state = State::kEmpty;
+    if (wanted && !start(index)) break;
+    ++n;
+  }
+  guess_queue_.erase(guess_queue_.begin(), guess_queue_.begin() + static_cast<std::ptrdiff_t>(n));
+}
+
+int ExpertStore::pieces(int32_t slot) const {
+  if (pack_.layers > 0) return 1;
+  return static_cast<int>(layout_.layers[static_cast<size_t>(at(slot).layer)].pieces.size());
+}
+
+ExpertStore::Extent ExpertStore::extent(int32_t index, int piece) const {
+  const Slot& slot = at(index);
+  if (pack_.layers > 0) {
+    const int64_t record = slot.layer * declaration_.experts + slot.expert;
+    return {0, pack_.offset(record), pack_.record_bytes, pack_.record_bytes, memory(index)};
+  }
+  const ExpertLayerLayout& layer = layout_.layers[static_cast<size_t>(slot.layer)];
+  uint8_t* out = const_cast<uint8_t*>(staging_.data()) + static_cast<size_t>(slot.staging) * staging_bytes_;
+  for (int i = 0; i < piece; ++i) out += round_up(layer.pieces[static_cast<size_t>(i)].bytes) + kReadAlign;
+  const ExpertPiece& p = layer.pieces[static_cast<size_t>(piece)];
+  const uint64_t begin = p.offset + static_cast<uint64_t>(slot.expert) * p.bytes;
+  const uint64_t needed = begin - round_down(begin) + p.bytes;
+  return {p.part, round_down(begin), round_up(needed), needed, out};
+}
+
+/// Where the piece's own bytes start.
+const uint8_t* ExpertStore::piece_data(int32_t index, int piece) const {
+  const Extent e = extent(index, piece);
+  const ExpertPiece& p =
+      layout_.layers[static_cast<size_t>(at(index).layer)].pieces[static_cast<size_t>(piece)];
+  return e.out + (e.needed - p.bytes);
+}
+
+bool ExpertStore::start(int32_t index) {
+  Slot& slot = at(index);
+  if (reads_under_way_ + pieces(index) > reader_->depth()) return false;
+  if (pack_.layers == 0) {
+    if (free_staging_.empty() && !slot.guess) finish_arrived(true);
+    if (free_staging_.empty()) return false;
+    slot.staging = free_staging_.back();
+    free_staging_.pop_back();
+  }
+  slot.state = State::kReading;
+  slot.failed = false;
+  slot.done = {};
+  slot.reads_left = pieces(index);
+  for (int piece = 0; piece < slot.reads_left; ++piece) submit(index, piece);
+  return true;
+}
+
+void ExpertStore::submit(int32_t index, int piece) {
+  const Extent e = extent(index, piece);
+  const uint64_t done = at(index).done[static_cast<size_t>(piece)];
+  ++reads_under_way_;
+  reader_->submit({e.file, e.offset + done, e.bytes - done, e.out + done,
+                   static_cast<uint64_t>(index) * 4 + static_cast<uint64_t>(piece)});
+}
+
+void ExpertStore::collect(bool wait) {
+  METE_CHECK(!wait || reads_under_way_ > 0);
+  ReadDone done[32];
+  const size_t n = reader_->collect(done, wait);
+  for (size_t i = 0; i < n; ++i) take(done[i]);
+}
+
+void ExpertStore::release_staging(int32_t index) {
+  if (at(index).staging < 0) return;
+  free_staging_.push_back(at(index).staging);
+  at(index).staging = -1;
+}
+
+void ExpertStore::take(const ReadDone& done) {
+  const auto index = static_cast<int32_t>(done.tag / 4);
+  const auto piece = static_cast<size_t>(done.tag % 4);
+  Slot& slot = at(index);
+  --reads_under_way_;
+  disk_bytes_ += std::max<int64_t>(0, done.result);
+  if (slot.restart) {
+    if (--slot.reads_left > 0) return;
+    release_staging(index);
+    slot.restart = false;
+    slot.state = State::kEmpty;
+    load(index, slot.expert, slot.guess);
+    return;
+  }
+  const Extent e = extent(index, static_cast<int>(piece));
+  const uint64_t got = done.result < 0 ? 0 : static_cast<uint64_t>(done.result);
+  if (slot.done[piece] + got < e.needed) {
+    // A read may end early anywhere; it goes on at a page that has arrived in full. One without progress failed.
+    slot.done[piece] += round_down(got);
+    const bool progress = round_down(got) > 0;
+    if (!progress) slot.error = done.result < 0 ? static_cast<int>(-done.result) : EIO;
+    if (progress || slot.attempts++ < config_.retries) {
+      ++retries_;
+      submit(index, static_cast<int>(piece));
+      return;
+    }
+    slot.failed = true;
+  }
+  if (--slot.reads_left > 0) return;
+  slot.state = slot.failed ? State::kFailed : State::kArrived;
+  if (slot.failed) release_staging(index);
+}
+
+/// Makes ready what has arrived: what a layer waits for, or guesses too.
+void ExpertStore::finish_arrived(bool guesses) {
+  arrived_.clear();
+  if (!guesses) {
+    for (size_t i = 0; i < plan_.size(); ++i) {
+      const int32_t slot = plan_[i].slot;
+      if (given_[i] == Given::kStarted && at(slot).state == State::kArrived) arrived_.push_back(slot);
+    }
+  } else {
+    for (int32_t slot = 0; slot < static_cast<int32_t>(slots_.size()); ++slot) {
+      if (at(slot).state == State::kArrived) arrived_.push_back(slot);
+    }
+  }
+  if (!arrived_.empty()) finish(arrived_);
+}
+
+void ExpertStore::finish(std::span<const int32_t> arrived) {
+  if (pack_.layers > 0) {
+    ctx_.pool.parallel_for(static_cast<int64_t>(arrived.size()), 1, [&](int64_t begin, int64_t end, int) {
+      for (int64_t i = begin; i < end; ++i) {
+        const int32_t index = arrived[static_cast<size_t>(i)];
+        Slot& slot = at(index);
+        const auto record = static_cast<size_t>(slot.layer * declaration_.experts + slot.expert);
+        const uint64_t used = pack_.layer[static_cast<size_t>(slot.layer)].used_bytes;
+        slot.failed = XXH3_64bits(memory(index), used) != pack_.checksums[record];
+      }
+    });
+    for (const int32_t index : arrived) {
+      Slot& slot = at(index);
+      slot.state = State::kReady;
+      if (!slot.failed) continue;
+      slot.error = 0;
+      slot.state = State::kFailed;
+      if (slot.attempts++ >= config_.retries) continue;
+      ++retries_;
+      slot.state = State::kQueued;
+      (slot.guess ? guess_queue_ : demand_queue_).push_back(index);
+    }
+    return;
+  }
+  constexpr int64_t kPanels = 8;  // of a piece of work
+  for (const int32_t index : arrived) {
+    const auto& all = layout_.layers[static_cast<size_t>(at(index).layer)].pieces;
+    for (size_t p = 0; p < all.size(); ++p) {
+      const uint8_t* source = piece_data(index, static_cast<int>(p));
+      ctx_.pool.parallel_for(piece_panels(all[p]), kPanels, [&](int64_t begin, int64_t end, int) {
+        pack_piece_panels(all[p], source, begin, end - begin, memory(index));
+      });
+    }
+    release_staging(index);
+    at(index).state = State::kReady;
+  }
+}
+
+Error ExpertStore::read_error(const Slot& slot) const {
+  const std::string what = fmt::format("expert {} of layer {}", slot.expert, slot.layer);
+  const std::string& path = files_.path(0);
+  if (slot.error == 0) {
+    return run_failure("{}: {} has a wrong checksum; {}", path, what, remake_);
+  }
+  return run_failure("{}: cannot read {}: {} ({} attempts)", path, what, std::strerror(slot.error),
+                     slot.attempts);
+}
+
+}  // namespace mete
