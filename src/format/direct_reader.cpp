@@ -100,7 +100,9 @@ class SaidReader final : public AsyncReader {
   SaidReader(std::unique_ptr<AsyncReader> reader, std::string why)
       : reader_(std::move(reader)), why_(std::move(why)) {}
   void submit(const ReadRequest& request) noexcept override { reader_->submit(request); }
-  size_t collect(std::span<ReadDone> done, bool wait) noexcept override { return reader_->collect(done, wait); }
+  size_t collect(std::span<ReadDone> done, bool wait) noexcept override {
+    return reader_->collect(done, wait);
+  }
   int depth() const override { return reader_->depth(); }
   std::string how() const override { return fmt::format("{} ({})", reader_->how(), why_); }
 
@@ -146,8 +148,8 @@ Status DirectFiles::check_unchanged() const {
       return run_failure("{}: cannot be examined: {}", file.path, std::strerror(errno));
     }
     if (static_cast<uint64_t>(status.st_size) != file.bytes) {
-      return run_failure("{}: the file changed while in use: {} bytes, expected {}", file.path, status.st_size,
-                         file.bytes);
+      return run_failure("{}: the file changed while in use: {} bytes, expected {}", file.path,
+                         status.st_size, file.bytes);
     }
     if (status.st_mtim.tv_sec != file.changed_s || status.st_mtim.tv_nsec != file.changed_ns) {
       return run_failure("{}: the file was written to while in use; load the model again", file.path);

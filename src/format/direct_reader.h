@@ -1,6 +1,6 @@
-// Asynchronous reads of whole pages, past the page cache where the file system allows it. One thread submits and
-// collects; the kernel (io_uring) or worker threads (pread) read. What could not be had as asked is said in
-// how().
+// Asynchronous reads of whole pages, past the page cache where the file system allows it. One thread submits
+// and collects; the kernel (io_uring) or worker threads (pread) read. What could not be had as asked is said
+// in how().
 #pragma once
 
 #include <cstdint>

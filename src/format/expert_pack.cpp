@@ -94,11 +94,12 @@ Result<ExpertPackDirectory> ExpertPackDirectory::parse(std::span<const uint8_t> 
   }
   uint64_t sum;
   std::memcpy(&sum, bytes.data() + used - 8, 8);
-  if (sum != XXH3_64bits(bytes.data(), used - 8)) return bad_model("expert pack's directory has a wrong checksum");
+  if (sum != XXH3_64bits(bytes.data(), used - 8))
+    return bad_model("expert pack's directory has a wrong checksum");
   if (d.data_offset != directory_bytes(d.layers, d.experts) || d.record_bytes % kPage != 0 ||
       d.record_bytes == 0 || d.record_bytes > uint64_t{1} << 34) {
-    return bad_model("expert pack has records of {} bytes from byte {} on, expected whole pages", d.record_bytes,
-                     d.data_offset);
+    return bad_model("expert pack has records of {} bytes from byte {} on, expected whole pages",
+                     d.record_bytes, d.data_offset);
   }
   for (uint32_t i = 0; i < d.layers; ++i) {
     int32_t ids[3];

@@ -1,5 +1,5 @@
-// The directory of an expert pack (mete pack): a file with one record per routed expert, in panels ready for the
-// kernels. Bytes, little-endian:
+// The directory of an expert pack (mete pack): a file with one record per routed expert, in panels ready for
+// the kernels. Bytes, little-endian:
 //   0  "METEPACK", u32 version, u32 layers, u32 experts, u32 0, u64 d_model, u64 ffn, u64 fingerprint of the
 //      model file, u64 record_bytes, u64 data_offset
 //      per layer: u32 type id of gate, up, down, u32 0, u64 bytes of a record that are used

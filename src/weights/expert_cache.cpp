@@ -135,8 +135,8 @@ void ExpertCache::assign(int layer, std::span<const ExpertDemand> demands) {
   }
 }
 
-/// The layer demands more than the pool holds: misses pass through `lanes` slots, one after the other. The hits
-/// keep the others, so that a long prompt does not flush all that decoding needs.
+/// The layer demands more than the pool holds: misses pass through `lanes` slots, one after the other. The
+/// hits keep the others, so that a long prompt does not flush all that decoding needs.
 void ExpertCache::hand_on(Pool& pool, int layer, std::span<const ExpertDemand> demands, int32_t hits) {
   constexpr int32_t kLanes = 8;  // reads at a time that keep a drive busy
   const int32_t misses = static_cast<int32_t>(demands.size()) - hits;
@@ -168,7 +168,8 @@ void ExpertCache::hand_on(Pool& pool, int layer, std::span<const ExpertDemand> d
 
   int32_t served = 0;
   for (int32_t d = 0; d < static_cast<int32_t>(demands.size()); ++d) {
-    const bool hit = std::any_of(plan_.begin(), plan_.begin() + hits, [d](const Item& i) { return i.demand == d; });
+    const bool hit =
+        std::any_of(plan_.begin(), plan_.begin() + hits, [d](const Item& i) { return i.demand == d; });
     if (hit) continue;
     const size_t k = key(layer, demands[static_cast<size_t>(d)].expert);
     int32_t& tenant = tenants[static_cast<size_t>(served++ % lanes)];
@@ -205,6 +206,7 @@ std::span<const ExpertCache::Guess> ExpertCache::hint(int layer,
       guessed_[static_cast<size_t>(oldest)] = 0;
       free_slot(static_cast<size_t>(oldest));
     }
+    if (free_.empty()) break;  // the open layer still needs slots that it will give up
     guess_keys_.push_back(static_cast<int32_t>(k));
     guessed_[k] = 1;
     slot_of_[k] = take_slot();

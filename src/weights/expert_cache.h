@@ -1,5 +1,5 @@
-// Which experts lie in which slots: every decision of the expert store and none of its reading. The replay tool
-// runs this class alone, so that it predicts the live hit count exactly. Decisions are a function of the
+// Which experts lie in which slots: every decision of the expert store and none of its reading. The replay
+// tool runs this class alone, so that it predicts the live hit count exactly. Decisions are a function of the
 // sequence of calls; a hit is an expert that is resident or in flight when the layer asks.
 #pragma once
 
@@ -23,10 +23,10 @@ struct ExpertCacheConfig {
 };
 
 struct ExpertCounts {
-  int64_t hits = 0;           ///< demands that were resident or in flight
-  int64_t misses = 0;         ///< demands that were not
-  int64_t guesses = 0;        ///< experts read on a hint
-  int64_t useful_guesses = 0; ///< of those, demanded by the layer that the hint was for
+  int64_t hits = 0;            ///< demands that were resident or in flight
+  int64_t misses = 0;          ///< demands that were not
+  int64_t guesses = 0;         ///< experts read on a hint
+  int64_t useful_guesses = 0;  ///< of those, demanded by the layer that the hint was for
 };
 
 class ExpertCache {
@@ -40,8 +40,8 @@ class ExpertCache {
     bool hit;
     int32_t after;  ///< the slot is free once this item (index into the plan) was computed; -1: at once
   };
-  /// A layer asks. The plan is valid until the next call. If the demands outnumber the pool's slots, slots are
-  /// handed on within the layer (Item::after), and the experts that stay are hits and those served last.
+  /// A layer asks. The plan is valid until the next call. If the demands outnumber the pool's slots, slots
+  /// are handed on within the layer (Item::after), and the experts that stay are hits and those served last.
   std::span<const Item> begin(int layer, std::span<const ExpertDemand> demands) noexcept;
   /// The layer is over.
   void end() noexcept;
@@ -77,7 +77,9 @@ class ExpertCache {
     int32_t resident = 0;  // keys with a slot, guesses not counted
     std::unique_ptr<ReplacePolicy> policy;
   };
-  size_t key(int layer, int32_t expert) const { return static_cast<size_t>(layer * config_.experts + expert); }
+  size_t key(int layer, int32_t expert) const {
+    return static_cast<size_t>(layer * config_.experts + expert);
+  }
   Pool& pool_of(int layer) { return pools_[config_.shared ? 0 : static_cast<size_t>(layer)]; }
   int32_t quota(size_t pool) const;
   void take_demands(Pool& pool, int layer, std::span<const ExpertDemand> demands);

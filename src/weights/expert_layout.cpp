@@ -8,12 +8,6 @@
 namespace mete {
 namespace {
 
-void check_shape(const GgufTensor& t, int64_t cols, int64_t rows, int64_t experts) {
-  if (t.dims[0] == cols && t.dims[1] == rows && t.dims[2] == experts && t.dims[3] == 1) return;
-  throw bad_model("tensor \"{}\" is {} x {} x {}, expected {} x {} x {}", t.name, t.dims[0], t.dims[1], t.dims[2],
-                  cols, rows, experts);
-}
-
 ExpertPiece make_piece(const GgufTensor& t, int64_t experts) {
   ExpertPiece piece;
   piece.type = t.type;
@@ -32,13 +26,12 @@ size_t matrix_bytes(DType type, int64_t rows, int64_t cols) {
 }  // namespace
 
 ExpertLayout make_expert_layout(const ExpertDeclaration& d) {
+  check_experts(d);
   ExpertLayout layout;
   layout.experts = d.experts;
   for (const ExpertLayer& source : d.layers) {
     ExpertLayerLayout layer;
     METE_CHECK(source.up != nullptr && source.down != nullptr);
-    check_shape(*source.up, d.d_model, source.gate == nullptr ? 2 * d.ffn : d.ffn, d.experts);
-    check_shape(*source.down, d.ffn, d.d_model, d.experts);
     layer.up_type = source.up->type;
     layer.gate_type = source.gate == nullptr ? source.up->type : source.gate->type;
     layer.down_type = source.down->type;
@@ -51,7 +44,6 @@ ExpertLayout make_expert_layout(const ExpertDeclaration& d) {
       up.rows = {d.ffn, d.ffn};
       up.place = {layer.gate, layer.up};
     } else {
-      check_shape(*source.gate, d.d_model, d.ffn, d.experts);
       layer.pieces.push_back(make_piece(*source.gate, d.experts));
       up.place[0] = layer.up;
     }
@@ -86,11 +78,11 @@ void pack_piece_panels(const ExpertPiece& piece, const uint8_t* source, int64_t 
 ExpertWeights expert_view(const ExpertDeclaration& d, const ExpertLayout& layout, int layer, int32_t expert,
                           const uint8_t* slot) {
   const ExpertLayerLayout& l = layout.layers[static_cast<size_t>(layer)];
-  const ExpertLayer& source = d.layers[static_cast<size_t>(layer)];
-  const auto bias = [expert](const float* all, int64_t n) { return all == nullptr ? nullptr : all + expert * n; };
-  return {{l.gate_type, d.ffn, d.d_model, slot + l.gate, bias(source.gate_bias, d.ffn)},
-          {l.up_type, d.ffn, d.d_model, slot + l.up, bias(source.up_bias, d.ffn)},
-          {l.down_type, d.d_model, d.ffn, slot + l.down, bias(source.down_bias, d.d_model)}};
+  ExpertWeights weights{{l.gate_type, d.ffn, d.d_model, slot + l.gate},
+                        {l.up_type, d.ffn, d.d_model, slot + l.up},
+                        {l.down_type, d.d_model, d.ffn, slot + l.down}};
+  set_expert_biases(d, d.layers[static_cast<size_t>(layer)], expert, &weights);
+  return weights;
 }
 
 }  // namespace mete

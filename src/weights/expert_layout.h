@@ -12,9 +12,9 @@ namespace mete {
 /// One contiguous piece of an expert in the model file: gate, up, down, or gate and up as one, then down.
 struct ExpertPiece {
   DType type = DType::kF32;
-  int part = 0;              ///< of the file
-  uint64_t offset = 0;       ///< of expert 0, absolute
-  uint64_t bytes = 0;        ///< of one expert; experts follow each other without gaps
+  int part = 0;         ///< of the file
+  uint64_t offset = 0;  ///< of expert 0, absolute
+  uint64_t bytes = 0;   ///< of one expert; experts follow each other without gaps
   int64_t cols = 0;
   std::array<int64_t, 2> rows{};  ///< of the one or two matrices that the piece holds
   std::array<size_t, 2> place{};  ///< byte offset in the slot of each one's panels
@@ -37,8 +37,10 @@ struct ExpertLayout {
 /// Throws Error(kBadModel) if a tensor does not have the declared shape.
 ExpertLayout make_expert_layout(const ExpertDeclaration& declaration);
 
-/// Packs `count` panels of a piece from `begin` on (counted over its matrices in order) from the piece's bytes.
-void pack_piece_panels(const ExpertPiece& piece, const uint8_t* source, int64_t begin, int64_t count, uint8_t* slot);
+/// Packs `count` panels of a piece from `begin` on (counted over its matrices in order) from the piece's
+/// bytes.
+void pack_piece_panels(const ExpertPiece& piece, const uint8_t* source, int64_t begin, int64_t count,
+                       uint8_t* slot);
 int64_t piece_panels(const ExpertPiece& piece);
 
 /// The matrices of expert `expert` of layer `layer` whose panels start at `slot`.

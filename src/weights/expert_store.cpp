@@ -129,7 +129,6 @@ void ExpertStore::begin(int layer, std::span<const ExpertDemand> demands) noexce
   given_.assign(plan.size(), Given::kNotStarted);
   follows_.assign(plan.size(), -1);
   ungiven_ = static_cast<int32_t>(plan.size());
-  forget_stale_guesses();
   for (size_t i = 0; i < plan_.size(); ++i) {
     const ExpertCache::Item& item = plan_[i];
     const int32_t expert = demands_[static_cast<size_t>(item.demand)].expert;
@@ -144,6 +143,7 @@ void ExpertStore::begin(int layer, std::span<const ExpertDemand> demands) noexce
     }
     slot.guess = false;
   }
+  forget_stale_guesses();
   start_reads();
   collect(false);
 }
@@ -171,7 +171,8 @@ Result<std::span<const ExpertSource::Ready>> ExpertStore::next() noexcept {
       const Slot& slot = at(item.slot);
       if (slot.state == State::kFailed) return read_error(slot);
       if (slot.state != State::kReady) continue;
-      ready_.push_back({item.demand, expert_view(declaration_, layout_, layer_, slot.expert, memory(item.slot))});
+      ready_.push_back(
+          {item.demand, expert_view(declaration_, layout_, layer_, slot.expert, memory(item.slot))});
       given_[i] = Given::kGiven;
       --ungiven_;
     }

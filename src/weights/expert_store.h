@@ -1,6 +1,6 @@
-// Routed experts under a ceiling: a fixed arena of slots, filled by asynchronous direct reads from the model file
-// or from its expert pack. ExpertCache decides; this class reads, packs and gives. Hits are given first, while
-// misses are read; slots that a layer needs are never overwritten before they were given and computed.
+// Routed experts under a ceiling: a fixed arena of slots, filled by asynchronous direct reads from the model
+// file or from its expert pack. ExpertCache decides; this class reads, packs and gives. Hits are given first,
+// while misses are read; slots that a layer needs are never overwritten before they were given and computed.
 #pragma once
 
 #include <array>
@@ -54,15 +54,16 @@ struct ExpertStoreStats {
 int64_t expert_slot_bytes(const ExpertDeclaration& declaration);
 /// What the store allocates besides slots: the slots of guesses, read buffers, ring.
 int64_t expert_store_fixed_bytes(const ExpertDeclaration& declaration, const ExpertStoreConfig& config);
-/// The least `slots` that a store of this shape takes: one per layer, or one token's experts in a shared pool.
+/// The least `slots` that a store of this shape takes: one per layer, or one token's experts in a shared
+/// pool.
 int64_t expert_store_floor_slots(const ExpertDeclaration& declaration, bool shared);
 /// The least bytes with which a store can work: fixed bytes and floor slots.
 int64_t expert_store_floor_bytes(const ExpertDeclaration& declaration, const ExpertStoreConfig& config);
 
 class ExpertStore final : public ExpertSource {
  public:
-  /// `declaration` must outlive the store. Throws Error: kRuntime for files that cannot be opened or memory that
-  /// cannot be had, kBadModel for a pack that does not fit the model, kUsage for a number of slots below
+  /// `declaration` must outlive the store. Throws Error: kRuntime for files that cannot be opened or memory
+  /// that cannot be had, kBadModel for a pack that does not fit the model, kUsage for a number of slots below
   /// the floor. More slots than experts are not used.
   ExpertStore(Context& ctx, const GgufFile& file, const ExpertDeclaration& declaration,
               const ExpertStoreConfig& config);
@@ -99,7 +100,7 @@ class ExpertStore final : public ExpertSource {
     int staging = -1;
     int reads_left = 0;
     int attempts = 0;
-    int error = 0;                     // errno of the last failure; 0: wrong checksum
+    int error = 0;                   // errno of the last failure; 0: wrong checksum
     std::array<uint64_t, 3> done{};  // bytes read of each piece
   };
   struct Extent {

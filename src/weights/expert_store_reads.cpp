@@ -135,7 +135,8 @@ void ExpertStore::take(const ReadDone& done) {
   const Extent e = extent(index, static_cast<int>(piece));
   const uint64_t got = done.result < 0 ? 0 : static_cast<uint64_t>(done.result);
   if (slot.done[piece] + got < e.needed) {
-    // A read may end early anywhere; it goes on at a page that has arrived in full. One without progress failed.
+    // A read may end early anywhere; it goes on at a page that has arrived in full. One without progress
+    // failed.
     slot.done[piece] += round_down(got);
     const bool progress = round_down(got) > 0;
     if (!progress) slot.error = done.result < 0 ? static_cast<int>(-done.result) : EIO;

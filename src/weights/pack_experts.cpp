@@ -16,7 +16,8 @@
 namespace mete {
 namespace {
 
-ExpertPackDirectory make_directory(const ExpertDeclaration& d, const ExpertLayout& layout, uint64_t fingerprint) {
+ExpertPackDirectory make_directory(const ExpertDeclaration& d, const ExpertLayout& layout,
+                                   uint64_t fingerprint) {
   ExpertPackDirectory out;
   out.layers = static_cast<uint32_t>(d.layers.size());
   out.experts = static_cast<uint32_t>(d.experts);
@@ -102,12 +103,14 @@ Status check_space(const std::string& path, uint64_t needed) {
     return run_failure("{}: cannot examine the disk: {}", folder, std::strerror(errno));
   }
   const uint64_t free = static_cast<uint64_t>(fs.f_bavail) * fs.f_frsize;
-  if (free < needed) return run_failure("{}: the pack needs {} bytes, the disk has {} left", path, needed, free);
+  if (free < needed)
+    return run_failure("{}: the pack needs {} bytes, the disk has {} left", path, needed, free);
   return {};
 }
 
-Status pack_record(Context& ctx, const GgufFile& file, const ExpertDeclaration& d, const ExpertLayerLayout& layout,
-                   size_t layer, uint64_t expert, std::vector<uint8_t>& source, uint8_t* record) {
+Status pack_record(Context& ctx, const GgufFile& file, const ExpertDeclaration& d,
+                   const ExpertLayerLayout& layout, size_t layer, uint64_t expert,
+                   std::vector<uint8_t>& source, uint8_t* record) {
   const ExpertLayer& tensors = d.layers[layer];
   size_t index = tensors.gate == nullptr ? 1 : 0;
   for (const ExpertPiece& piece : layout.pieces) {
@@ -139,7 +142,8 @@ Result<uint64_t> expert_fingerprint(const GgufFile& file, const ExpertDeclaratio
   for (const ExpertLayer& layer : d.layers) {
     for (const GgufTensor* t : {layer.gate, layer.up, layer.down}) {
       if (t == nullptr) continue;
-      for (const uint64_t value : {static_cast<uint64_t>(t->type), static_cast<uint64_t>(t->part), t->offset, t->bytes}) {
+      for (const uint64_t value :
+           {static_cast<uint64_t>(t->type), static_cast<uint64_t>(t->part), t->offset, t->bytes}) {
         add(value);
       }
       const uint64_t bytes = std::min(kSample, t->bytes);
@@ -171,7 +175,8 @@ Status pack_experts(Context& ctx, const GgufFile& file, const ExpertDeclaration&
   if (Status opened = out.opened(); !opened) return opened;
   take_over(out, directory);
 
-  constexpr uint64_t kSyncBytes = uint64_t{256} << 20;  // written between two states that a run can go on from
+  constexpr uint64_t kSyncBytes = uint64_t{256}
+                                  << 20;  // written between two states that a run can go on from
   AlignedBuffer record(directory.record_bytes);
   std::vector<uint8_t> source;
   uint64_t unsynced = 0;
@@ -193,8 +198,8 @@ Status pack_experts(Context& ctx, const GgufFile& file, const ExpertDeclaration&
     }
     const auto layer = static_cast<size_t>(i / d.experts);
     std::memset(record.data(), 0, record.bytes());
-    Status status = pack_record(ctx, file, d, layout.layers[layer], layer, static_cast<uint64_t>(i % d.experts),
-                                source, record.data());
+    Status status = pack_record(ctx, file, d, layout.layers[layer], layer,
+                                static_cast<uint64_t>(i % d.experts), source, record.data());
     if (status) status = out.write(directory.offset(i), {record.data(), directory.record_bytes});
     if (!status) return status;
     sum = XXH3_64bits(record.data(), directory.layer[layer].used_bytes);

@@ -15,7 +15,8 @@ void choose_highest(std::span<const int32_t> candidates, std::span<int32_t> vict
                     std::vector<std::pair<double, int32_t>>& scratch, Score&& score) {
   scratch.clear();
   for (const int32_t key : candidates) scratch.emplace_back(-score(key), key);
-  std::partial_sort(scratch.begin(), scratch.begin() + static_cast<std::ptrdiff_t>(victims.size()), scratch.end());
+  std::partial_sort(scratch.begin(), scratch.begin() + static_cast<std::ptrdiff_t>(victims.size()),
+                    scratch.end());
   for (size_t i = 0; i < victims.size(); ++i) victims[i] = scratch[i].second;
 }
 

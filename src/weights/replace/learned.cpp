@@ -43,8 +43,7 @@ class Learned final : public ReplacePolicy {
       const auto i = static_cast<size_t>(key), layer = static_cast<size_t>(key / shape_.experts);
       const float recency = 1.0f / static_cast<float>(1 + visit_[layer] - last_[i]);
       const float frequency = static_cast<float>(count_[i]) / static_cast<float>(most_[layer]);
-      const float guess =
-          rule_.net(first_layer_ + static_cast<int32_t>(layer)).predict(recency, frequency);
+      const float guess = rule_.net(first_layer_ + static_cast<int32_t>(layer)).predict(recency, frequency);
       return std::isfinite(guess) ? static_cast<double>(guess) : 0;  // an order needs numbers
     });
   }
@@ -81,7 +80,8 @@ std::vector<uint8_t> LearnedRule::serialise() const {
   const auto layers = static_cast<uint32_t>(nets_.size());
   std::memcpy(out.data(), kMagic, sizeof kMagic);
   std::memcpy(out.data() + sizeof kMagic, &layers, 4);
-  if (layers > 0) std::memcpy(out.data() + sizeof kMagic + 4, nets_.data(), nets_.size() * sizeof(LearnedNet));
+  if (layers > 0)
+    std::memcpy(out.data() + sizeof kMagic + 4, nets_.data(), nets_.size() * sizeof(LearnedNet));
   return out;
 }
 

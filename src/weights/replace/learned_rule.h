@@ -1,7 +1,7 @@
 // FlashMoE's rule (arXiv 2601.17063): per layer, a small network guesses from recency and frequency how many
-// visits away the next use of an expert is; the victim is the one with the furthest guess. The network imitates
-// the offline optimum of a recorded trace. Here it has two hidden layers of 16 (the paper: 128), x * sigmoid(x)
-// with the sigmoid as a quotient, and learns log2(1 + visits), whose order is what counts.
+// visits away the next use of an expert is; the victim is the one with the furthest guess. The network
+// imitates the offline optimum of a recorded trace. Here it has two hidden layers of 16 (the paper: 128), x *
+// sigmoid(x) with the sigmoid as a quotient, and learns log2(1 + visits), whose order is what counts.
 #pragma once
 
 #include <array>
@@ -23,7 +23,8 @@ struct LearnedNet {
   std::array<float, kHidden> b2{};
   std::array<float, kHidden> w3{};
   float b3 = 0;
-  /// log2(1 + visits to the next use). `recency` = 1 / visits since the last use; `frequency` = uses / most uses.
+  /// log2(1 + visits to the next use). `recency` = 1 / visits since the last use; `frequency` = uses / most
+  /// uses.
   float predict(float recency, float frequency) const noexcept;
 };
 

@@ -1,5 +1,5 @@
-// LRFU (Lee et al. 2001): every past use counts 2^(-age / half life), and the victim is the key with the lowest
-// sum. A half life of 1 visit orders as LRU, an infinite one as LFU.
+// LRFU (Lee et al. 2001): every past use counts 2^(-age / half life), and the victim is the key with the
+// lowest sum. A half life of 1 visit orders as LRU, an infinite one as LFU.
 #include <cmath>
 
 #include "weights/replace/choose.h"

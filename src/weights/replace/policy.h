@@ -1,7 +1,7 @@
-// Replacement policies of the expert cache: which resident experts give up their slots. A policy sees one pool
-// of slots and the keys that compete for it. It is the only one who mutates its own state; nothing is locked;
-// calls come from the engine's thread, one use() and at most one choose() per layer visit. A decision is a
-// function of the sequence of calls alone. Methods and their sources: docs/experts.md.
+// Replacement policies of the expert cache: which resident experts give up their slots. A policy sees one
+// pool of slots and the keys that compete for it. It is the only one who mutates its own state; nothing is
+// locked; calls come from the engine's thread, one use() and at most one choose() per layer visit. A decision
+// is a function of the sequence of calls alone. Methods and their sources: docs/experts.md.
 #pragma once
 
 #include <cstdint>
@@ -31,8 +31,8 @@ class ReplacePolicy {
   /// choose(), for hits and misses alike. O(keys).
   virtual void use(std::span<const int32_t> keys) noexcept = 0;
 
-  /// Writes the victims.size() elements of `candidates` to give up first. Candidates are distinct resident keys,
-  /// ascending; there are at least as many as victims. Ties go to the lower key. O(candidates).
+  /// Writes the victims.size() elements of `candidates` to give up first. Candidates are distinct resident
+  /// keys, ascending; there are at least as many as victims. Ties go to the lower key. O(candidates).
   virtual void choose(std::span<const int32_t> candidates, std::span<int32_t> victims) noexcept = 0;
 
   /// The pool now has this many slots.
