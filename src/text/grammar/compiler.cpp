@@ -1,0 +1,97 @@
+#include "text/grammar/compiler.h"
+
+#include <algorithm>
+
+#include "text/grammar/gbnf.h"
+#include "text/grammar/json_schema.h"
+#include "text/grammar/matcher.h"
+
+namespace mete {
+namespace {
+
+constexpr size_t kKept = 64;  // grammars
+
+class CompiledState final : public GrammarState {
+ public:
+  CompiledState(std::shared_ptr<GrammarMatcher> matcher, const Tokenizer& tokenizer)
+      : matcher_(std::move(matcher)), tokenizer_(tokenizer), state_(matcher_->automaton().start()) {}
+
+  std::span<const uint64_t> mask() override { return matcher_->mask(state_); }
+  bool accept(int32_t token) override {
+    if (tokenizer_.is_special(token) || tokenizer_.is_end_of_generation(token)) return false;
+    const std::string_view piece = tokenizer_.piece(token);
+    if (piece.empty()) return false;
+    const GrammarAutomaton::State next = matcher_->advance(state_, piece);
+    if (next == GrammarAutomaton::kDead) return false;
+    state_ = next;
+    return true;
+  }
+  bool is_done() const override {
+    return matcher_->automaton().complete(state_) && matcher_->automaton().stacks(state_).empty();
+  }
+  std::unique_ptr<GrammarState> clone() const override { return std::make_unique<CompiledState>(*this); }
+
+ private:
+  std::shared_ptr<GrammarMatcher> matcher_;
+  const Tokenizer& tokenizer_;
+  GrammarAutomaton::State state_;
+};
+
+class CompiledGrammar final : public Grammar {
+ public:
+  CompiledGrammar(std::shared_ptr<GrammarMatcher> matcher, const Tokenizer& tokenizer)
+      : matcher_(std::move(matcher)), tokenizer_(tokenizer) {}
+  std::unique_ptr<GrammarState> make_state() const override {
+    return std::make_unique<CompiledState>(matcher_, tokenizer_);
+  }
+
+ private:
+  std::shared_ptr<GrammarMatcher> matcher_;  // what it has worked out so far serves all states
+  const Tokenizer& tokenizer_;
+};
+
+std::vector<int32_t> end_tokens(const Tokenizer& tokenizer) {
+  std::vector<int32_t> out;
+  for (int32_t id = 0; id < tokenizer.vocab_size(); ++id) {
+    if (tokenizer.is_end_of_generation(id)) out.push_back(id);
+  }
+  return out;
+}
+
+}  // namespace
+
+GrammarCompiler::GrammarCompiler(const Tokenizer& tokenizer) : tokenizer_(tokenizer) {}
+GrammarCompiler::~GrammarCompiler() = default;
+
+Result<std::shared_ptr<const Grammar>> GrammarCompiler::gbnf(std::string_view text) {
+  const std::lock_guard lock(mutex_);
+  const auto known = std::find_if(kept_.begin(), kept_.end(), [&](const Entry& e) { return e.text == text; });
+  if (known != kept_.end() && known->matcher->automaton().exhausted()) {
+    kept_.erase(known);  // states that still use it end; new ones get a new chance
+  } else if (known != kept_.end()) {
+    kept_.splice(kept_.begin(), kept_, known);
+    return kept_.front().grammar;
+  }
+  Result<GrammarProgram> program = parse_gbnf(text);
+  if (!program) return program.error();
+  if (!tree_) tree_ = std::make_shared<VocabTree>(tokenizer_);
+  auto matcher = std::make_shared<GrammarMatcher>(std::move(*program), tree_, end_tokens(tokenizer_));
+  if (matcher->automaton().start() == GrammarAutomaton::kDead) {
+    return bad_usage("no text fits the grammar, or it is too ambiguous to follow");
+  }
+  kept_.push_front({std::string(text), std::make_shared<CompiledGrammar>(matcher, tokenizer_), matcher});
+  if (kept_.size() > kKept) kept_.pop_back();
+  return kept_.front().grammar;
+}
+
+Result<std::shared_ptr<const Grammar>> GrammarCompiler::json_schema(std::string_view schema) {
+  const Result<std::string> text = json_schema_to_gbnf(schema);
+  if (!text) return text.error();
+  return gbnf(*text);
+}
+
+Result<std::shared_ptr<const Grammar>> GrammarCompiler::json_object() {
+  return json_schema(R"({"type": "object", "additionalProperties": true})");
+}
+
+}  // namespace mete

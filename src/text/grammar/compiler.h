@@ -1,0 +1,45 @@
+// Grammars for one vocabulary, compiled once and kept.
+#pragma once
+
+#include <list>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <string_view>
+
+#include "base/error.h"
+#include "text/grammar.h"
+#include "text/tokenizer.h"
+
+namespace mete {
+
+class GrammarMatcher;
+class VocabTree;
+
+class GrammarCompiler {
+ public:
+  /// `tokenizer` must outlive every grammar made from it.
+  explicit GrammarCompiler(const Tokenizer& tokenizer);
+  ~GrammarCompiler();
+
+  /// May be called from any thread; the grammar's states belong to one thread. Errors (kUsage) say where the
+  /// text is wrong, what was found and what was expected. Equal texts give the same grammar while it is kept.
+  Result<std::shared_ptr<const Grammar>> gbnf(std::string_view text);
+  /// `schema`: JSON text of a JSON schema (json_schema.h says what is supported).
+  Result<std::shared_ptr<const Grammar>> json_schema(std::string_view schema);
+  /// Any JSON object.
+  Result<std::shared_ptr<const Grammar>> json_object();
+
+ private:
+  struct Entry {
+    std::string text;  // the GBNF
+    std::shared_ptr<const Grammar> grammar;
+    std::shared_ptr<GrammarMatcher> matcher;  // its own
+  };
+  const Tokenizer& tokenizer_;
+  std::mutex mutex_;
+  std::shared_ptr<const VocabTree> tree_;  // made for the first grammar
+  std::list<Entry> kept_;                  // most recently used first
+};
+
+}  // namespace mete
