@@ -17,7 +17,8 @@ struct ShortName {
 constexpr ShortName kShortNames[] = {
     {"-tb", "--threads-batch"},       {"-ub", "--ubatch-size"},          {"-ctk", "--cache-type-k"},
     {"-ctv", "--cache-type-v"},       {"-sys", "--system-prompt"},       {"-cnv", "--conversation"},
-    {"-no-cnv", "--no-conversation"}, {"-sysf", "--system-prompt-file"}, {"-pg", "--prompt-gen"},
+    {"-no-cnv", "--no-conversation"}, {"-sysf", "--system-prompt-file"}, {"-jf", "--json-schema-file"},
+    {"-pg", "--prompt-gen"},
 };
 
 /// "TOKEN+BIAS" or "TOKEN-BIAS", as llama.cpp writes it; "-inf" bans the token.

@@ -11,6 +11,7 @@
 #include "apps/args.h"
 #include "apps/commands.h"
 #include "apps/conversation.h"
+#include "apps/grammar_options.h"
 #include "apps/progress.h"
 #include "engine/engine.h"
 #include "text/detokenizer.h"
@@ -24,6 +25,7 @@ volatile std::sig_atomic_t g_interrupts = 0;  // Ctrl-C since the last look; the
 struct RunOptions {
   ModelOptions model;
   SamplingOptions sampling;
+  GrammarOptions grammar;
   std::optional<std::string> prompt;
   std::string prompt_file, system_prompt, system_prompt_file, chat_template, chat_template_file;
   std::vector<std::string> stops;
@@ -57,6 +59,7 @@ void declare(CLI::App& app, RunOptions& o) {
   app.add_flag("--json", o.json, "print one JSON object on stdout and nothing else");
   app.add_flag("--receipt", o.receipt, "print on stderr what the answer cost");
   o.sampling.add_to(app);
+  o.grammar.add_to(app);
 }
 
 /// What the options cannot mean together is refused, not ignored.
@@ -89,7 +92,11 @@ bool emit(const std::string& text) {
 class Runner {
  public:
   Runner(Engine& engine, const RunOptions& options, const SamplingParams& sampling)
-      : engine_(engine), options_(options), sampling_(sampling) {}
+      : engine_(engine),
+        options_(options),
+        sampling_(sampling),
+        compiler_(engine.runtime().tokenizer()),
+        grammar_(options.grammar.compile(compiler_)) {}
 
   /// Generates one reply, streaming it to stdout unless `--json`. Throws Error for a prompt that cannot be.
   Reply generate(std::vector<int32_t> prompt) {
@@ -98,6 +105,7 @@ class Runner {
     request.max_tokens = options_.n_predict;
     request.ignore_eos = options_.ignore_eos;
     request.sampling = sampling_;
+    request.grammar = grammar_;
     if (request.max_tokens == 0) throw bad_usage("-n 0: nothing to generate");
     if (seq_) engine_.release(*seq_);
     seq_.reset();
@@ -142,6 +150,8 @@ class Runner {
   Engine& engine_;
   const RunOptions& options_;
   const SamplingParams& sampling_;
+  GrammarCompiler compiler_;
+  std::shared_ptr<const Grammar> grammar_;  // null: none
   std::optional<SeqId> seq_;
 };
 

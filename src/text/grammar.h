@@ -17,7 +17,8 @@ class GrammarState {
  public:
   virtual ~GrammarState() = default;
   /// Tokens that may come next, end-of-generation tokens among them where the text may end:
-  /// [(vocab + 63) / 64] words, bits beyond the vocabulary 0. Valid until the next call of accept().
+  /// [(vocab + 63) / 64] words, bits beyond the vocabulary 0. Valid until the next call on any state of the
+  /// same grammar.
   virtual std::span<const uint64_t> mask() = 0;
   /// Goes on by one token; false, and nothing changed, if it is not allowed.
   virtual bool accept(int32_t token) = 0;
@@ -26,7 +27,7 @@ class GrammarState {
   virtual std::unique_ptr<GrammarState> clone() const = 0;
 };
 
-/// Compiled once for a tokenizer; immutable, so that any number of sequences share it.
+/// Compiled once for a tokenizer; any number of sequences of one thread share it.
 class Grammar {
  public:
   virtual ~Grammar() = default;

@@ -474,7 +474,8 @@ class Converter {
       const std::string pair =
           add_rule(literal(*it) + " space \":\" space " +
                    expression(properties[*it], fmt::format("{}/properties/{}", place, *it), depth + 1));
-      const std::string behind = more.empty() ? "" : " " + add_rule(more);
+      std::string behind;
+      if (!more.empty()) behind.append(" ").append(add_rule(more));
       const bool must = required.contains(*it);
       more = fmt::format("space \",\" space {}{}", pair, behind);
       if (!must) more = "(" + more + ")" + (behind.empty() ? " | \"\"" : " |" + behind);
