@@ -88,6 +88,11 @@ void Decoder::declare_experts(int64_t layer, MoeLayer* moe) {
     experts.up = &weights_.stacked(name("ffn_up_exps.weight"));
   }
   experts.down = &weights_.stacked(name("ffn_down_exps.weight"));
+  const int64_t n = config_.experts.experts, ffn = config_.experts.ffn;
+  weights_.optional_vector(name("ffn_gate_inp.bias"), n, &moe->router.bias);
+  weights_.optional_table(name("ffn_gate_exps.bias"), n, ffn, &experts.gate_bias);
+  weights_.optional_table(name("ffn_up_exps.bias"), n, ffn, &experts.up_bias);
+  weights_.optional_table(name("ffn_down_exps.bias"), n, config_.d_model, &experts.down_bias);
 }
 
 void Decoder::declare_norm(int64_t layer, std::string_view name, int64_t n, const float** weight) {
@@ -117,7 +122,7 @@ void Decoder::finish_declaration() {
 
 int64_t Decoder::activation_floats(int64_t rows) const {
   const int64_t attention = 2 * (config_.heads + config_.kv_heads) * config_.head_dim;
-  return rows * (3 * config_.d_model + std::max(attention, 2 * config_.ffn)) + 16 * 9;
+  return rows * (3 * config_.d_model + std::max(attention, 2 * config_.ffn) + extra_width()) + 16 * 10;
 }
 
 void Decoder::load(Context& ctx, const LoadOptions& options) {
@@ -156,6 +161,7 @@ void Decoder::load(Context& ctx, const LoadOptions& options) {
     return place;
   };
   for (float** place : {&x_, &normed_, &y_}) *place = take(config_.d_model);
+  extra_ = take(extra_width());
   float* shared = next;
   for (float** place : {&q_, &attended_}) *place = take(config_.heads * config_.head_dim);
   for (float** place : {&k_, &v_}) *place = take(config_.kv_heads * config_.head_dim);

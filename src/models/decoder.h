@@ -38,6 +38,9 @@ class Decoder : public Model {
   /// `supported`: as of ArchKeys.
   Decoder(const GgufFile& file, const char* arch, std::initializer_list<std::string_view> supported = {});
 
+  /// Floats per row that the architecture needs beside the activations below; they lie at extra_, one array
+  /// after the other, each max_rows_ rows.
+  virtual int64_t extra_width() const { return 0; }
   /// Called once, when the weights are in memory: builds the RoPE tables.
   virtual void start(const LoadOptions& options) = 0;
 
@@ -49,7 +52,7 @@ class Decoder : public Model {
   /// router_.
   void use_experts(bool normalise);
   /// Declares blk.<layer>.ffn_gate_inp and ffn_{gate,up,down}_exps (or ffn_gate_up_exps) as the next MoE
-  /// layer.
+  /// layer, with biases where present.
   void declare_experts(int64_t layer, MoeLayer* moe);
   void declare_norm(int64_t layer, std::string_view name, int64_t n, const float** weight);
   /// To be called last in the constructor: no tensor may be left over; fills the byte and MAC counts.
@@ -86,6 +89,7 @@ class Decoder : public Model {
   float *x_ = nullptr, *normed_ = nullptr, *y_ = nullptr;                   // [d_model]
   float *q_ = nullptr, *attended_ = nullptr, *k_ = nullptr, *v_ = nullptr;  // [heads or kv_heads * head_dim]
   float *gate_ = nullptr, *up_ = nullptr;  // [ffn]; share memory with q_ .. v_
+  float* extra_ = nullptr;                 // [extra_width()], 64-byte aligned
 
  private:
   int64_t activation_floats(int64_t rows) const;
@@ -117,5 +121,7 @@ std::unique_ptr<Decoder> make_qwen3moe(const GgufFile& file);
 std::unique_ptr<Decoder> make_olmoe(const GgufFile& file);
 std::unique_ptr<Decoder> make_gemma3(const GgufFile& file);
 std::unique_ptr<Decoder> make_phi3(const GgufFile& file);
+std::unique_ptr<Decoder> make_deepseek2(const GgufFile& file);
+std::unique_ptr<Decoder> make_gpt_oss(const GgufFile& file);
 
 }  // namespace mete

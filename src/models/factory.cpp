@@ -19,7 +19,8 @@ constexpr Architecture kArchitectures[] = {
     {"phi3", make_phi3},          //
     {"qwen2moe", make_qwen2moe},  //
     {"qwen3moe", make_qwen3moe},  //
-    {"olmoe", make_olmoe},
+    {"olmoe", make_olmoe},        //
+    {"deepseek2", make_deepseek2}, {"gpt-oss", make_gpt_oss},
 };
 
 /// The model with its configuration and weight list checked, nothing read yet.

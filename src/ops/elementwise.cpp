@@ -1,6 +1,7 @@
 #include "ops/elementwise.h"
 
 #include <algorithm>
+#include <cstring>
 
 namespace mete {
 namespace {
@@ -68,6 +69,20 @@ void gelu_mul(Context& ctx, const float* gate, const float* up, int64_t rows, in
               float* out) noexcept {
   over_elements(ctx, rows * n, [&](int64_t i, int64_t count) {
     ctx.kernels.floats.gelu_mul(gate + i, up + i, count, out + i);
+  });
+}
+
+void swiglu_clamped(Context& ctx, const float* gate, const float* up, int64_t rows, int64_t n,
+                    float* out) noexcept {
+  over_elements(ctx, rows * n, [&](int64_t i, int64_t count) {
+    ctx.kernels.floats.swiglu_clamped(gate + i, up + i, 1.702f, 7.0f, count, out + i);
+  });
+}
+
+void copy_rows(Context& ctx, const float* x, int64_t x_stride, int64_t rows, int64_t n, float* out,
+               int64_t out_stride) noexcept {
+  over_rows(ctx, rows, n, [&](int64_t r) {
+    std::memcpy(out + r * out_stride, x + r * x_stride, static_cast<size_t>(n) * sizeof(float));
   });
 }
 

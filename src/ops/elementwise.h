@@ -21,6 +21,12 @@ void scale_by_sigmoid(Context& ctx, float* x, const float* gates, int64_t rows, 
 /// out = silu(gate) * up, element-wise; out may be gate.
 void silu_mul(Context& ctx, const float* gate, const float* up, int64_t rows, int64_t n, float* out) noexcept;
 void gelu_mul(Context& ctx, const float* gate, const float* up, int64_t rows, int64_t n, float* out) noexcept;
+/// gpt-oss's form: gate at most 7, up within +-7, (gate * sigmoid(1.702 * gate)) * (up + 1).
+void swiglu_clamped(Context& ctx, const float* gate, const float* up, int64_t rows, int64_t n,
+                    float* out) noexcept;
+/// n floats of each row, rows x_stride and out_stride apart. No overlap.
+void copy_rows(Context& ctx, const float* x, int64_t x_stride, int64_t rows, int64_t n, float* out,
+               int64_t out_stride) noexcept;
 void softcap_in_place(Context& ctx, float* x, float cap, int64_t rows, int64_t n) noexcept;
 /// stats[i] of logits row i, [rows][n].
 void row_stats(Context& ctx, const float* logits, int64_t rows, int64_t n, RowStats* stats) noexcept;

@@ -23,8 +23,9 @@ double floor_of(double x) {
 
 /// Share of the unscaled frequency that YaRN keeps at index i: 1 for fast turns, 0 for slow ones.
 double yarn_share(const RopeConfig& c, double i) {
-  const double low = std::max(0.0, floor_of(yarn_index(c, c.yarn_beta_fast)));
-  const double high = std::min(static_cast<double>(c.dim - 1), -floor_of(-yarn_index(c, c.yarn_beta_slow)));
+  const double fast = yarn_index(c, c.yarn_beta_fast), slow = yarn_index(c, c.yarn_beta_slow);
+  const double low = std::max(0.0, c.yarn_truncate ? floor_of(fast) : fast);
+  const double high = std::min(static_cast<double>(c.dim - 1), c.yarn_truncate ? -floor_of(-slow) : slow);
   const double ramp = (i - low) / std::max(0.001, high - low);
   return (1.0 - std::min(1.0, std::max(0.0, ramp))) * c.yarn_ext_factor;
 }

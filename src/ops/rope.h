@@ -21,6 +21,7 @@ struct RopeConfig {
   double factor = 1.0;  ///< linear and yarn: context extension factor
   int64_t original_context = 0;
   double yarn_ext_factor = 1.0, yarn_attn_factor = 1.0, yarn_beta_fast = 32.0, yarn_beta_slow = 1.0;
+  bool yarn_truncate = true;  ///< round the ends of yarn's ramp outwards to whole indices
   std::vector<float>
       factors;             ///< [dim/2] divisors of the frequencies (llama3 rope_freqs, longrope), or empty
   double magnitude = 1.0;  ///< multiplies cos and sin (longrope attention factor)

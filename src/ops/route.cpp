@@ -35,9 +35,8 @@ void sigmoid(const FloatKernels& floats, float* x, int64_t n) {
   for (int64_t i = 0; i < n; ++i) x[i] = 1.0f / (1.0f + x[i]);
 }
 
-/// Ids of the `used` highest scores.
-void choose(float* scores, int64_t n, int64_t used, int32_t* ids) {
-  bool taken[kMaxExperts] = {};
+/// Ids of the `used` highest scores that are not `taken` yet, which they are then.
+void choose(const float* scores, int64_t n, int64_t used, bool* taken, int32_t* ids) {
   for (int64_t rank = 0; rank < used; ++rank) {
     int64_t best = -1;
     for (int64_t i = 0; i < n; ++i) {
@@ -51,6 +50,22 @@ void choose(float* scores, int64_t n, int64_t used, int32_t* ids) {
   }
 }
 
+/// Marks the experts outside the best groups as taken.
+void take_other_groups(const RouterParams& p, const float* scores, bool* taken) {
+  const int64_t size = p.experts / p.groups;
+  float ranks[kMaxExpertGroups];
+  int32_t best[kMaxExpertGroups];
+  for (int64_t g = 0; g < p.groups; ++g) {
+    bool seen[kMaxExperts] = {};
+    choose(scores + g * size, size, p.group_top, seen, best);
+    ranks[g] = scores[g * size + best[0]];
+    if (p.group_top == 2) ranks[g] += scores[g * size + best[1]];
+  }
+  bool chosen[kMaxExpertGroups] = {};
+  choose(ranks, p.groups, p.groups_used, chosen, best);
+  for (int64_t i = 0; i < p.experts; ++i) taken[i] = !chosen[i / size];
+}
+
 void route_row(const FloatKernels& floats, const RouterParams& p, const float* logits,
                const float* selection_bias, int32_t* ids, float* weights) {
   float values[kMaxExperts], scores[kMaxExperts];
@@ -61,7 +76,9 @@ void route_row(const FloatKernels& floats, const RouterParams& p, const float* l
   if (selection_bias != nullptr) {
     for (int64_t i = 0; i < p.experts; ++i) scores[i] += selection_bias[i];
   }
-  choose(scores, p.experts, p.used, ids);
+  bool taken[kMaxExperts] = {};
+  if (p.groups > 1) take_other_groups(p, scores, taken);
+  choose(scores, p.experts, p.used, taken, ids);
   for (int64_t rank = 0; rank < p.used; ++rank) weights[rank] = values[ids[rank]];
   if (p.gate == RouterGate::kSoftmaxOfTop) softmax(floats, weights, p.used);
   if (p.normalise) {
@@ -80,6 +97,8 @@ void route(Context& ctx, const RouterParams& params, const float* logits, const 
            int64_t rows, int32_t* ids, float* weights) noexcept {
   METE_CHECK(params.experts >= 1 && params.experts <= kMaxExperts);
   METE_CHECK(params.used >= 1 && params.used <= params.experts);
+  METE_CHECK(params.groups >= 1 && params.groups <= kMaxExpertGroups && params.experts % params.groups == 0);
+  METE_CHECK(params.used <= params.experts / params.groups * params.groups_used);
   ctx.enter(Part::kRouter);
   const int64_t work = params.experts * (params.used + 4);  // comparisons and arithmetic of one row
   ctx.pool.parallel_for(rows, std::max<int64_t>(1, 8192 / work), [&](int64_t begin, int64_t end, int) {

@@ -9,7 +9,9 @@
 
 #include "base/error.h"
 #include "base/half.h"
+#include "quant/dequant.h"
 #include "quant/pack.h"
+#include "quant/quantize.h"
 
 namespace mete {
 namespace {
@@ -97,6 +99,25 @@ void DenseWeights::stacked_part(const GgufTensor& tensor, int64_t first_row, int
   add({&tensor, first_row, rows, linear, nullptr, 0}, packed_bytes(tensor.type, rows, tensor.cols()));
 }
 
+void DenseWeights::transposed_part(const GgufTensor& tensor, int64_t first_row, int64_t rows,
+                                   Linear* linear) {
+  const bool floats = info(tensor.type).block == 1;
+  linear->type = floats ? tensor.type : DType::kF32;
+  linear->rows = tensor.cols();
+  linear->cols = rows;
+  add({&tensor, first_row, rows, linear, nullptr, 0, true}, packed_bytes(linear->type, linear->rows, rows));
+}
+
+bool DenseWeights::optional_table(std::string_view name, int64_t rows, int64_t cols, const float** data) {
+  if (!has(name)) return false;
+  const GgufTensor& tensor = take(name, rows, cols);
+  if (info(tensor.type).block != 1) {
+    throw bad_model("tensor \"{}\" has type {}, expected F32, F16 or BF16", name, mete::name(tensor.type));
+  }
+  add({&tensor, 0, rows * cols, nullptr, data, 0}, static_cast<size_t>(rows * cols) * 4);
+  return true;
+}
+
 void DenseWeights::matrix(std::string_view name, int64_t rows, int64_t cols, Linear* linear) {
   const MatrixPart part{rows, linear};
   matrix_parts(name, cols, {&part, 1});
@@ -156,7 +177,7 @@ std::vector<DenseWeights::Unit> DenseWeights::make_units() const {
   std::vector<Unit> units;
   for (const int index : order) {
     const Entry& entry = entries_[static_cast<size_t>(index)];
-    if (entry.linear == nullptr) {
+    if (entry.linear == nullptr || entry.transposed) {
       units.push_back({index, 0, entry.count});
       continue;
     }
@@ -175,7 +196,37 @@ size_t DenseWeights::unit_bytes(const Unit& unit) const {
   return row_bytes(entry.tensor->type, width) * static_cast<size_t>(unit.end - unit.begin);
 }
 
-/// Reads and packs one unit. `buffer` holds unit_bytes(unit).
+/// What read_unit() needs: the bytes read and, for a transposed part, its values behind them.
+size_t DenseWeights::unit_memory(const Unit& unit) const {
+  const Entry& entry = entries_[static_cast<size_t>(unit.entry)];
+  const size_t bytes = (unit_bytes(unit) + 63) / 64 * 64;
+  if (!entry.transposed) return bytes;
+  return bytes + static_cast<size_t>((entry.tensor->cols() + 2 * kPanelRows) * entry.count) * sizeof(float);
+}
+
+/// `scratch` holds cols + 2 * kPanelRows columns of entry.count floats.
+void DenseWeights::pack_transposed(const Entry& entry, const uint8_t* source, float* scratch,
+                                   uint8_t* out) const {
+  const int64_t cols = entry.tensor->cols(), n = entry.count;
+  const size_t step = row_bytes(entry.tensor->type, cols);
+  float* row = scratch + cols * n;
+  auto* rows = reinterpret_cast<uint8_t*>(row + kPanelRows * n);
+  for (int64_t r = 0; r < n; ++r) {
+    dequantize_row(entry.tensor->type, source + static_cast<size_t>(r) * step, scratch + r * cols, cols);
+  }
+  const DType type = entry.linear->type;
+  const size_t packed_row = row_bytes(type, n);
+  for (int64_t first = 0; first < cols; first += kPanelRows) {
+    const auto count = static_cast<int>(std::min<int64_t>(kPanelRows, cols - first));
+    for (int i = 0; i < count; ++i) {
+      for (int64_t r = 0; r < n; ++r) row[r] = scratch[r * cols + first + i];
+      quantize_row(type, row, rows + static_cast<size_t>(i) * packed_row, n);
+    }
+    pack_panel(type, rows, count, n, out + static_cast<size_t>(first / kPanelRows) * panel_bytes(type, n));
+  }
+}
+
+/// Reads and packs one unit. `buffer` holds unit_memory(unit).
 Status DenseWeights::read_unit(const Unit& unit, uint8_t* buffer) {
   const Entry& entry = entries_[static_cast<size_t>(unit.entry)];
   const DType type = entry.tensor->type;
@@ -187,6 +238,11 @@ Status DenseWeights::read_unit(const Unit& unit, uint8_t* buffer) {
   uint8_t* out = memory_.data() + entry.offset;
   if (entry.linear == nullptr) {
     to_floats(type, buffer, entry.count, reinterpret_cast<float*>(out));
+    return status;
+  }
+  if (entry.transposed) {
+    auto* scratch = reinterpret_cast<float*>(buffer + (unit_bytes(unit) + 63) / 64 * 64);
+    pack_transposed(entry, buffer, scratch, out);
     return status;
   }
   const size_t stride = panel_bytes(type, cols);
@@ -204,7 +260,7 @@ int64_t DenseWeights::load(Context& ctx, int64_t extra_bytes, const ReadOptions&
   int64_t total = 0;
   std::vector<int> units_left(entries_.size(), 0);
   for (const Unit& unit : units) {
-    buffer_bytes = std::max(buffer_bytes, unit_bytes(unit));
+    buffer_bytes = std::max(buffer_bytes, unit_memory(unit));
     total += static_cast<int64_t>(unit_bytes(unit));
     ++units_left[static_cast<size_t>(unit.entry)];
   }

@@ -51,6 +51,11 @@ class DenseWeights {
   /// `rows` rows from `first_row` of a tensor of this file, seen as [rows()][cols()]; claims nothing. For the
   /// experts of a stacked tensor, whose shape the caller has checked.
   void stacked_part(const GgufTensor& tensor, int64_t first_row, int64_t rows, Linear* linear);
+  /// As stacked_part(), transposed: `linear` becomes [cols()][rows]. Of the tensor's type if that is F32, F16
+  /// or BF16; else of the dequantised values in F32, since a transposed block has no scale of its own.
+  void transposed_part(const GgufTensor& tensor, int64_t first_row, int64_t rows, Linear* linear);
+  /// [rows][cols] floats, stored as F32, F16 or BF16; false if the file lacks them.
+  bool optional_table(std::string_view name, int64_t rows, int64_t cols, const float** data);
   /// A vector of n floats, stored as F32, F16 or BF16.
   void vector(std::string_view name, int64_t n, const float** data);
   /// As above, but a tensor that is not in the file leaves the target alone and returns false.
@@ -80,7 +85,8 @@ class DenseWeights {
     int64_t begin, count;  // rows of a matrix, elements of a vector
     Linear* linear;        // null: a vector
     const float** vector;
-    size_t offset;  // into memory_
+    size_t offset;            // into memory_
+    bool transposed = false;  // of a matrix
   };
   struct Unit {  // one contiguous read
     int entry;
@@ -90,6 +96,8 @@ class DenseWeights {
   void add(Entry entry, size_t bytes);
   std::vector<Unit> make_units() const;
   size_t unit_bytes(const Unit& unit) const;
+  size_t unit_memory(const Unit& unit) const;
+  void pack_transposed(const Entry& entry, const uint8_t* source, float* scratch, uint8_t* out) const;
   Status read_unit(const Unit& unit, uint8_t* buffer);
 
   const GgufFile& file_;

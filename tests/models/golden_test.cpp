@@ -38,7 +38,7 @@ RunResult run(Context& ctx, const nlohmann::json& json, DType type, const std::v
   const ModelConfig& config = model->config();
   const auto tokens = json["tokens"].get<std::vector<int32_t>>();
   const auto count = static_cast<int64_t>(tokens.size());
-  FloatKv kv(config.layers, config.kv_heads, config.head_dim);
+  FloatKv kv(config);
   RunResult out;
   out.taps.resize(tapped ? static_cast<size_t>(config.layers * count * config.d_model) : 0);
   out.logits.resize(wanted.size() * static_cast<size_t>(config.vocab));

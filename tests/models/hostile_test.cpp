@@ -74,7 +74,7 @@ TEST(HostileModel, IsRefusedOrRuns) {
         options.context = static_cast<int64_t>(dice.roll(100));
         const std::unique_ptr<Model> model = load_model(ctx, file, options);
         const ModelConfig& config = model->config();
-        testing::FloatKv kv(config.layers, config.kv_heads, config.head_dim);
+        testing::FloatKv kv(config);
         std::vector<Row> rows(4);
         for (size_t i = 0; i < rows.size(); ++i) {
           rows[i].token = static_cast<int32_t>(i * 100);

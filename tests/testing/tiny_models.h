@@ -21,9 +21,9 @@ namespace mete::testing {
 
 /// Every golden model. "phi3_short" is the file of "phi3_long" loaded for a shorter context.
 inline constexpr std::array kTinyModels = {
-    "llama",      "llama3",  "llama_linear", "llama_yarn",    "mistral", "qwen2",
-    "qwen2_yarn", "qwen3",   "gemma3",       "gemma3_scaled", "phi3",    "phi3_long",
-    "phi3_short", "mixtral", "qwen2moe",     "qwen3moe",      "olmoe"};
+    "llama",    "llama3",   "llama_linear",  "llama_yarn", "mistral",        "qwen2",      "qwen2_yarn",
+    "qwen3",    "gemma3",   "gemma3_scaled", "phi3",       "phi3_long",      "phi3_short", "mixtral",
+    "qwen2moe", "qwen3moe", "olmoe",         "deepseek2",  "deepseek2_lite", "deepseek3",  "gpt_oss"};
 
 struct TinyModel {
   nlohmann::json json;        ///< see tests/golden/models/make.py
@@ -90,7 +90,7 @@ inline std::vector<uint8_t> tiny_model_gguf(const nlohmann::json& json, DType ty
                   rows = std::accumulate(dims.begin() + 1, dims.end(), int64_t{1}, std::multiplies<>());
     const std::vector<float> values =
         tiny_weights(name, rows * cols, tensor["scale"].get<float>(), tensor["offset"].get<float>());
-    DType stored = dims.size() == 1 ? DType::kF32 : type;
+    DType stored = dims.size() == 1 || name.ends_with(".bias") ? DType::kF32 : type;
     if (cols % info(stored).block != 0) stored = DType::kF16;
     std::vector<uint8_t> raw(row_bytes(stored, cols) * static_cast<size_t>(rows));
     for (int64_t r = 0; r < rows; ++r) {

@@ -27,6 +27,10 @@ struct FloatKernels {
   void (*silu_mul)(const float* gate, const float* up, int64_t n, float* out) noexcept;  // silu(gate) * up
   void (*gelu_mul)(const float* gate, const float* up, int64_t n,
                    float* out) noexcept;  // gelu_tanh(gate) * up
+  /// g = min(limit, gate), u = min(limit, max(-limit, up)), a NaN passes; out = (g / (1 + exp(-alpha * g))) *
+  /// (u + 1)
+  void (*swiglu_clamped)(const float* gate, const float* up, float alpha, float limit, int64_t n,
+                         float* out) noexcept;
   /// out = weights[0] * rows[0], then out = fma(weights[i], rows[i], out) for i = 1 .. count - 1; count >= 1.
   void (*weighted_sum)(const float* const* rows, const float* weights, int64_t count, int64_t n,
                        float* out) noexcept;

@@ -84,6 +84,17 @@ void silu_mul_kernel(const float* gate, const float* up, int64_t n, float* out) 
   });
 }
 
+void swiglu_clamped_kernel(const float* gate, const float* up, float alpha, float limit, int64_t n,
+                           float* out) noexcept {
+  const F16 top = set1(limit), bottom = set1(-limit), one = set1(1.0f), negated = set1(-alpha);
+  for_each_16(n, [&](int64_t i, int64_t width) {
+    const F16 g = min(top, load_width(gate + i, width));  // a NaN passes
+    const F16 u = min(top, max(bottom, load_width(up + i, width)));
+    const F16 glu = div(g, add(one, exp(mul(negated, g))));
+    store_width(out + i, mul(glu, add(u, one)), width);
+  });
+}
+
 void gelu_mul_kernel(const float* gate, const float* up, int64_t n, float* out) noexcept {
   for_each_16(n, [&](int64_t i, int64_t width) {
     store_width(out + i, mul(gelu(load_width(gate + i, width)), load_width(up + i, width)), width);
@@ -187,6 +198,7 @@ inline void fill(FloatKernels& f) {
   f.scale = scale_kernel;
   f.silu_mul = silu_mul_kernel;
   f.gelu_mul = gelu_mul_kernel;
+  f.swiglu_clamped = swiglu_clamped_kernel;
   f.weighted_sum = weighted_sum_kernel;
   f.softcap = softcap_kernel;
   f.rope = rope_kernel;
