@@ -54,10 +54,12 @@ class Machine {
   int64_t vocab() const { return model_->config().vocab; }
 
   /// One step; returns [wanted][vocab], and fills taps [tap_layers][rows][d_model].
-  std::vector<float> step(const Batch& batch, std::vector<float>* taps = nullptr) {
+  std::vector<float> step(const Batch& batch, std::vector<float>* taps = nullptr,
+                          RoutingTap* routing = nullptr) {
     std::vector<float> logits(batch.logits_rows.size() * static_cast<size_t>(vocab()));
     Outputs outputs;
     outputs.logits = logits.data();
+    outputs.routing = routing;
     if (taps != nullptr) {
       taps->resize(batch.tap_layers.size() * batch.rows.size() *
                    static_cast<size_t>(model_->config().d_model));
