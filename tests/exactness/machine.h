@@ -25,6 +25,7 @@ struct MachineConfig {
   int64_t context = 2048;
   bool free_hidden = true;  ///< pages that sliding windows hide are freed
   NumericMode mode = NumericMode::kStandard;
+  MakeExperts make_experts{};
 };
 
 class Machine {
@@ -36,6 +37,7 @@ class Machine {
     LoadOptions load;
     load.context = config.context;
     load.max_rows = config.max_rows;
+    load.make_experts = config.make_experts;
     model_ = load_model(context_, file, load);
     const ModelConfig& m = model_->config();
     KvConfig kv;
@@ -52,14 +54,16 @@ class Machine {
   }
   KvCache& kv() { return *kv_; }
   int64_t vocab() const { return model_->config().vocab; }
+  const ModelConfig& config() const { return model_->config(); }
+  RoutingTap* routing = nullptr;  ///< of later steps
 
-  /// One step; returns [wanted][vocab], and fills taps [tap_layers][rows][d_model].
+  /// One step; returns [wanted][vocab], and fills taps [tap_layers][rows][d_model]. Throws the step's error.
   std::vector<float> step(const Batch& batch, std::vector<float>* taps = nullptr,
-                          RoutingTap* routing = nullptr) {
+                          RoutingTap* step_routing = nullptr) {
     std::vector<float> logits(batch.logits_rows.size() * static_cast<size_t>(vocab()));
     Outputs outputs;
     outputs.logits = logits.data();
-    outputs.routing = routing;
+    outputs.routing = step_routing != nullptr ? step_routing : routing;
     if (taps != nullptr) {
       taps->resize(batch.tap_layers.size() * batch.rows.size() *
                    static_cast<size_t>(model_->config().d_model));
@@ -68,6 +72,7 @@ class Machine {
     kv_->begin_step(batch).or_throw();
     model_->forward(context_, batch, kv_->access(), outputs);
     kv_->end_step();
+    outputs.status.or_throw();
     return logits;
   }
 

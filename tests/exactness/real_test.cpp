@@ -50,7 +50,8 @@ TEST_P(SlowRealModels, SameBitsInEveryWayThatMustNotMatter) {
 
 INSTANTIATE_TEST_SUITE_P(All, SlowRealModels,
                          ::testing::Values("SmolLM2-135M-Instruct.Q4_1.gguf", "gemma-3-270m-q4_k_m.gguf",
-                                           "qwen2.5-coder-0.5b-instruct-q4_k_m.gguf"),
+                                           "qwen2.5-coder-0.5b-instruct-q4_k_m.gguf",
+                                           "smolmoe-268m-a81m-q4_0.gguf"),
                          [](const auto& tested) {
                            std::string text = tested.param;
                            for (char& c : text) c = std::isalnum(static_cast<unsigned char>(c)) ? c : '_';
