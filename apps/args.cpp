@@ -90,6 +90,51 @@ void ModelOptions::add_to(CLI::App& app, bool with_context) {
   app.add_option("--cache-type-k", cache_k, "(-ctk) storage of keys: f16, bf16, q8_0")->capture_default_str();
   app.add_option("--cache-type-v", cache_v, "(-ctv) storage of values: f16, bf16, q8_0")
       ->capture_default_str();
+  experts.add_to(app);
+}
+
+void ExpertArgs::add_to(CLI::App& app) {
+  const char* group = "Experts of a mixture-of-experts model (docs/experts.md)";
+  const auto add = [&](const char* names, auto& value, const char* help) {
+    CLI::Option* option = app.add_option(names, value, help)->group(group)->capture_default_str();
+    of_store_.push_back(option);
+    return option;
+  };
+  app.add_option("--expert-slots", options.slots_per_layer,
+                 "experts of each layer kept in memory, the others are read when needed (default: all)")
+      ->group(group)
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 20));
+  add("--expert-policy", policy, "which experts give up their slots: lru, lfu, lrfu, classlru, learned");
+  add("--expert-rule", options.rule_path, "what mete replay --train wrote, for the learned policy");
+  add("--expert-pool", pool, "layers: slots of its own for each layer; shared: one pool")
+      ->check(CLI::IsMember({"layers", "shared"}));
+  add("--expert-prefetch", options.prefetch,
+      "slots for experts that the next layer's router is guessed to want")
+      ->check(CLI::Range(0, 4096));
+  add("--expert-pack", options.pack_path, "expert pack that mete pack made of the model");
+  add("--expert-io", io, "how experts are read: io_uring, threads, or auto")
+      ->check(CLI::IsMember({"auto", "io_uring", "threads"}));
+  add("--expert-io-threads", options.threads, "threads that read")->check(CLI::Range(1, 256));
+  add("--expert-io-depth", options.depth, "experts that are read at a time")->check(CLI::Range(1, 1024));
+  of_store_.push_back(
+      app.add_flag("--expert-buffered", buffered, "read through the page cache")->group(group));
+}
+
+ExpertOptions ExpertArgs::finish() const {
+  ExpertOptions out = options;
+  for (const CLI::Option* option : of_store_) {
+    if (option->count() > 0 && !out.streamed()) {
+      throw bad_usage("{} has no effect without --expert-slots", option->get_name(false, false));
+    }
+  }
+  out.policy = parse_replace_kind(policy).value();
+  if (!out.rule_path.empty() && out.policy != ReplaceKind::kLearned) {
+    throw bad_usage("--expert-rule has no effect with --expert-policy {}", policy);
+  }
+  out.shared = pool == "shared";
+  out.way = io == "io_uring" ? ReadWay::kUring : io == "threads" ? ReadWay::kThreads : ReadWay::kAuto;
+  out.direct = !buffered;
+  return out;
 }
 
 RuntimeConfig ModelOptions::config() const {
@@ -101,6 +146,7 @@ RuntimeConfig ModelOptions::config() const {
   config.max_rows = std::min(batch, ubatch);
   config.key_codec = kv_codec_option("--cache-type-k", cache_k);
   config.value_codec = kv_codec_option("--cache-type-v", cache_v);
+  config.experts = experts.finish();
   return config;
 }
 

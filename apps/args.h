@@ -17,12 +17,27 @@ std::vector<std::string> expand_short_names(const std::vector<std::string>& args
 /// 2, after printing what was wrong), else -1.
 int parse(CLI::App& app, const std::vector<std::string>& args);
 
-/// -m, -t, -tb, -c, -b, -ub, -ctk, -ctv.
+/// --expert-slots and what goes with it.
+struct ExpertArgs {
+  ExpertOptions options;
+  std::string policy = "lru", pool = "layers", io = "auto";
+  bool buffered = false;
+
+  void add_to(CLI::App& app);
+  /// Throws Error(kUsage) for values that cannot be, or that have no effect.
+  ExpertOptions finish() const;
+
+ private:
+  std::vector<CLI::Option*> of_store_;
+};
+
+/// -m, -t, -tb, -c, -b, -ub, -ctk, -ctv, --expert-...
 struct ModelOptions {
   std::string model;
   int threads = 0, threads_batch = 0;
   int64_t context = 0, batch = 2048, ubatch = 512;
   std::string cache_k = "f16", cache_v = "f16";
+  ExpertArgs experts;
 
   void add_to(CLI::App& app, bool with_context = true);
   /// Throws Error(kUsage) for values that cannot be.

@@ -173,6 +173,7 @@ nlohmann::ordered_json receipt_json(Engine& engine, SeqId seq) {
                                     {"threads", r.threads()},
                                     {"threads_batch", r.threads_batch()},
                                     {"context", r.max_context()}};
+  if (ExpertStore* store = r.expert_store()) receipt["experts"] = experts_json(*store, l.spent());
   receipt["ledger"] = {{"prefill", to_json(l.prefill())}, {"decode", to_json(l.decode())}};
   return receipt;
 }
@@ -194,6 +195,7 @@ void print_receipt(Engine& engine, SeqId seq) {
              j["kv_bytes"].get<double>() / 1048576, j["cpu_tier"].get<std::string>(),
              j["threads"].get<int>());
   const SequenceLedger& l = engine.ledger(seq);
+  if (j.contains("experts")) fmt::print(stderr, "{}\n", experts_text(j["experts"]));
   fmt::print(stderr, "{}{}", describe("prefill", l.prefill()), describe("decode", l.decode()));
 }
 

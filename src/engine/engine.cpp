@@ -62,6 +62,7 @@ Status Engine::check(const Request& request) const {
 
 Result<SeqId> Engine::submit(const Request& request) {
   if (Status valid = check(request); !valid) return valid.error();
+  if (Status unchanged = runtime_.check_files(); !unchanged) return unchanged.error();
   const int64_t places = config_.max_queue + config_.max_running - static_cast<int64_t>(running_.size());
   if (static_cast<int64_t>(waiting_.size()) >= places) {
     return Error(Code::kOverBudget, fmt::format("the queue is full: {} sequences run, {} wait",

@@ -43,4 +43,34 @@ std::string describe(const std::string& title, const LedgerReport& report) {
   return text;
 }
 
+nlohmann::ordered_json experts_json(const ExpertStore& store, const LedgerReport& report) {
+  const ExpertStoreStats stats = store.stats();
+  const int64_t hits = report.count(Counter::kExpertHits), misses = report.count(Counter::kExpertMisses);
+  return {
+      {"slots", store.slots()},
+      {"slots_per_layer", static_cast<double>(store.slots()) / store.layers()},
+      {"policy", store.policy()},
+      {"experts_hit", hits},
+      {"experts_missed", misses},
+      {"hit_rate", hits + misses > 0 ? static_cast<double>(hits) / static_cast<double>(hits + misses) : 0.0},
+      {"disk_bytes", report.count(Counter::kDiskBytes)},
+      {"disk_reads", report.count(Counter::kDiskReads)},
+      {"stall_s", report.seconds_in(Part::kExpertWait)},
+      {"prefetched", stats.counts.guesses},
+      {"prefetched_useful", stats.counts.useful_guesses},
+      {"read_retries", stats.retries},
+      {"io", store.how()}};
+}
+
+std::string experts_text(const nlohmann::ordered_json& j) {
+  return fmt::format(
+      "experts {:.1f} slots per layer, {} | {} hit, {} missed ({:.1f} %) | {:.1f} MB in {} reads, waited "
+      "{:.3f} s | "
+      "read ahead {}, useful {} | {}",
+      j["slots_per_layer"].get<double>(), j["policy"].get<std::string>(), j["experts_hit"].get<int64_t>(),
+      j["experts_missed"].get<int64_t>(), 100 * j["hit_rate"].get<double>(),
+      j["disk_bytes"].get<double>() / 1e6, j["disk_reads"].get<int64_t>(), j["stall_s"].get<double>(),
+      j["prefetched"].get<int64_t>(), j["prefetched_useful"].get<int64_t>(), j["io"].get<std::string>());
+}
+
 }  // namespace mete

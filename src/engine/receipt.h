@@ -6,6 +6,7 @@
 #include <string>
 
 #include "base/ledger.h"
+#include "weights/expert_store.h"
 
 namespace mete {
 
@@ -37,5 +38,10 @@ nlohmann::ordered_json to_json(const LedgerReport& report);
 
 /// For people: one line per part with its seconds, share of wall time and GB/s, then the counters.
 std::string describe(const std::string& title, const LedgerReport& report);
+
+/// {"slots", "slots_per_layer", "experts_hit", "experts_missed", "disk_bytes", "stall_s", ...} of what
+/// `report` covers; prefetch counts since the store was made.
+nlohmann::ordered_json experts_json(const ExpertStore& store, const LedgerReport& report);
+std::string experts_text(const nlohmann::ordered_json& json);  ///< one line for people
 
 }  // namespace mete

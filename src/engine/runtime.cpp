@@ -36,6 +36,9 @@ Runtime::Runtime(const RuntimeConfig& config)
   context_.ledger = &ledger_;
   const double start = now_seconds();
   const ModelConfig model = read_model_config(file_);
+  if (config_.experts.slots_per_layer > 0 && model.experts.layers.empty()) {
+    throw bad_usage("--expert-slots has no effect: {} has no routed experts", config_.model_path);
+  }
   max_context_ = choose_context(config_.context, model);
   // Building the vocabulary takes as long as streaming a small model's weights: side by side.
   std::future<Result<std::unique_ptr<Tokenizer>>> tokenizer =
@@ -45,6 +48,9 @@ Runtime::Runtime(const RuntimeConfig& config)
   load.max_rows = config_.max_rows;
   load.progress = config_.progress;
   load.progress_user = config_.progress_user;
+  if (config_.experts.streamed()) {
+    load.make_experts = make_expert_store(config_.experts, &expert_rule_, &expert_store_);
+  }
   model_ = load_model(context_, file_, load);
   tokenizer_ = tokenizer.get().value();
 
@@ -79,6 +85,7 @@ Status Runtime::step(const Batch& batch, Outputs& outputs) noexcept {
   model_->forward(context_, batch, kv_->access(), outputs);
   ledger_.enter(Part::kSchedule);
   kv_->end_step();
+  if (expert_store_ != nullptr) report_experts(*expert_store_, &reported_, ledger_);
   ledger_.add(Counter::kSteps, 1);
   ledger_.add(Counter::kRows, static_cast<int64_t>(batch.rows.size()));
   ledger_.enter(before);

@@ -4,6 +4,7 @@
 #include <memory>
 #include <string>
 
+#include "engine/expert_options.h"
 #include "format/gguf.h"
 #include "kv/kv_cache.h"
 #include "models/model.h"
@@ -27,6 +28,7 @@ struct RuntimeConfig {
   void (*progress)(void* user, int64_t done, int64_t total) = nullptr;  ///< bytes, while weights are read
   void* progress_user = nullptr;
   Ledger::ClockFn ledger_clock = nullptr;  ///< tests give their own
+  ExpertOptions experts;                   ///< of a mixture-of-experts model
 };
 
 class Runtime {
@@ -51,6 +53,10 @@ class Runtime {
   /// Threads of later steps, one-row and batched alike; at most the larger number asked for at start.
   void set_threads(int threads) { config_.threads = config_.threads_batch = threads; }
   double load_seconds() const { return load_seconds_; }
+  /// What reads the routed experts; null if there are none or all are in memory.
+  ExpertStore* expert_store() { return expert_store_; }
+  /// Error if a file that is read while running is not what it was when it was opened.
+  Status check_files() const { return expert_store_ == nullptr ? Status() : expert_store_->check_files(); }
 
   /// One step: allocates KV for the batch, runs the model, drops scratch rows. An Error value if the KV pool
   /// is full; the batch has then had no effect.
@@ -64,6 +70,9 @@ class Runtime {
   Context context_;
   GgufFile file_;
   std::unique_ptr<Tokenizer> tokenizer_;
+  LearnedRule expert_rule_;
+  ExpertStore* expert_store_ = nullptr;  // owned by the model
+  ExpertStoreStats reported_;            // to the ledger
   std::unique_ptr<Model> model_;
   std::unique_ptr<KvCache> kv_;
   int64_t max_context_ = 0;

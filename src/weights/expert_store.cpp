@@ -255,7 +255,13 @@ Status ExpertStore::resize(int64_t slots) {
   return {};
 }
 
-ExpertStoreStats ExpertStore::stats() const { return {cache_.counts(), disk_bytes_, retries_, stall_s_}; }
+ExpertStoreStats ExpertStore::stats() const {
+  return {cache_.counts(), reads_, disk_bytes_, retries_, stall_s_};
+}
+
+std::string ExpertStore::policy() const {
+  return fmt::format("{}{}", name(config_.replace.kind), config_.shared ? ", shared pool" : "");
+}
 
 std::string ExpertStore::how() const {
   return fmt::format("{}, {}", reader_->how(), pack_.layers > 0 ? "expert pack" : "model file");

@@ -45,6 +45,7 @@ struct ExpertStoreConfig {
 
 struct ExpertStoreStats {
   ExpertCounts counts;
+  int64_t reads = 0;
   int64_t disk_bytes = 0;
   int64_t retries = 0;
   double stall_s = 0;  ///< time in which the caller waited for a read
@@ -83,6 +84,8 @@ class ExpertStore final : public ExpertSource {
 
   ExpertStoreStats stats() const;
   int64_t slots() const { return cache_.slots(); }
+  int layers() const { return cache_.config().layers; }
+  std::string policy() const;  ///< "lru", or "lru, shared pool"
   /// How experts are read: "io_uring, direct, expert pack" and the like.
   std::string how() const;
   int64_t reads_under_way() const { return reads_under_way_; }
@@ -156,7 +159,7 @@ class ExpertStore final : public ExpertSource {
   std::vector<int32_t> follows_;  // by plan index: the item that takes over its slot, or -1
   std::vector<Ready> ready_;
   int32_t ungiven_ = 0;
-  int64_t reads_under_way_ = 0, disk_bytes_ = 0, retries_ = 0;
+  int64_t reads_under_way_ = 0, reads_ = 0, disk_bytes_ = 0, retries_ = 0;
   double stall_s_ = 0;
   ExpertStoreLog* log_ = nullptr;
   std::unique_ptr<AsyncReader> reader_;  // last: it ends its reads before memory goes

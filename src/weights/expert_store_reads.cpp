@@ -123,6 +123,7 @@ void ExpertStore::take(const ReadDone& done) {
   const auto piece = static_cast<size_t>(done.tag % 4);
   Slot& slot = at(index);
   --reads_under_way_;
+  ++reads_;
   disk_bytes_ += std::max<int64_t>(0, done.result);
   if (slot.restart) {
     if (--slot.reads_left > 0) return;
