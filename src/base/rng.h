@@ -6,7 +6,14 @@
 namespace mete {
 
 /// What a random number is for; part of the counter, so that two uses never share a number.
-enum class Purpose : uint32_t { kSample = 1, kXtc = 2, kMirostat = 3, kTrain = 20, kTest = 1000 };
+enum class Purpose : uint32_t {
+  kSample = 1,
+  kXtc = 2,
+  kMirostat = 3,
+  kEviction = 4,
+  kTrain = 20,
+  kTest = 1000
+};
 
 /// 64 mixed bits of (seed, position, purpose): two rounds of the SplitMix64 finaliser over a
 /// Weyl-sequence combination (Steele, Lea, Flood 2014).

@@ -27,15 +27,14 @@ Engine::Engine(Runtime& runtime, const EngineConfig& config) : runtime_(runtime)
   // Every running sequence gets a row in every step.
   checked("the number of sequences that run at once (-np)", c.max_running, 1, c.step_rows);
   checked("the length of the queue", c.max_queue, 0, int64_t{1} << 30);
+  if (c.reuse != ReusePolicy::kNone) cache_ = std::make_unique<PrefixCache>(runtime.kv(), c.reuse);
   running_.reserve(static_cast<size_t>(c.max_running));
   stepping_.reserve(static_cast<size_t>(c.max_running));
   rows_.reserve(static_cast<size_t>(c.step_rows));
 }
 
 Engine::~Engine() {
-  for (const auto& [id, seq] : sequences_) {
-    if (seq->kv >= 0) runtime_.kv().release(seq->kv);
-  }
+  for (const auto& [id, seq] : sequences_) give_kv(*seq);
 }
 
 Engine::Sequence& Engine::find(SeqId seq) const {
@@ -90,7 +89,23 @@ void Engine::enqueue(Sequence& seq) {
 void Engine::leave(Sequence& seq) {
   auto& list = seq.state == Sequence::State::kRunning ? running_ : waiting_;
   std::erase(list, &seq);
-  if (seq.kv >= 0) runtime_.kv().release(seq.kv);
+  give_kv(seq);
+}
+
+/// A KV sequence with the longest cached prefix. The last token's row is always computed, for its logits.
+void Engine::take_kv(Sequence& seq) {
+  seq.kv = runtime_.kv().create();
+  seq.cached = 0;
+  if (!cache_) return;
+  const bool all_rows = seq.request.pooling == Pooling::kMean;  // every state is wanted: nothing is reused
+  const auto known = std::span(seq.tokens).first(all_rows ? 0 : seq.tokens.size() - 1);
+  seq.cached = cache_->begin(seq.kv, seq.request.cache_salt, known, seq.place);
+}
+
+void Engine::give_kv(Sequence& seq) {
+  if (seq.kv < 0) return;
+  if (cache_) cache_->end(std::span(seq.tokens).first(static_cast<size_t>(seq.cached)), seq.place);
+  runtime_.kv().release(seq.kv);
   seq.kv = -1;
 }
 
@@ -127,7 +142,8 @@ EngineStats Engine::stats() const {
   s.page_slots = kv.config().page_slots;
   s.pages = kv.total_pages() / kv.lists();
   s.kv_slots_total = s.pages * s.page_slots;
-  s.kv_slots_used = s.kv_slots_total - kv.free_slots();
+  s.kv_slots_cached = cache_ ? cache_->unused_blocks() * s.page_slots : 0;
+  s.kv_slots_used = s.kv_slots_total - kv.free_slots() - s.kv_slots_cached;
   return s;
 }
 

@@ -9,6 +9,7 @@
 
 #include "engine/receipt.h"
 #include "engine/runtime.h"
+#include "kv/reuse/prefix_cache.h"
 #include "request/request.h"
 #include "sample/logprobs.h"
 #include "sched/form_batch.h"
@@ -16,10 +17,11 @@
 namespace mete {
 
 struct EngineConfig {
-  int64_t max_running = 0;   ///< sequences that share steps (-np); 0: the runtime's max_seqs
-  int64_t max_queue = 2048;  ///< sequences that wait beyond those that could run at once
-  int64_t step_rows = 0;     ///< rows of a step, at most the runtime's max_rows; 0: that
-  int64_t prompt_rows = 0;   ///< prompt rows of a step in which sequences decode; 0: step_rows
+  int64_t max_running = 0;                ///< sequences that share steps (-np); 0: the runtime's max_seqs
+  int64_t max_queue = 2048;               ///< sequences that wait beyond those that could run at once
+  int64_t step_rows = 0;                  ///< rows of a step, at most the runtime's max_rows; 0: that
+  int64_t prompt_rows = 0;                ///< prompt rows of a step in which sequences decode; 0: step_rows
+  ReusePolicy reuse = ReusePolicy::kLru;  ///< which cached prefixes go first; kNone: no prefix cache
 };
 
 /// A token that a step produced, or the end of a sequence. The final end-of-generation token is reported with
@@ -52,7 +54,8 @@ struct EngineStats {
 
 /// All calls come from one thread. Sequences wait in order of priority, then arrival, and run in steps as
 /// sched/form_batch.h says. When KV memory is full, the newest sequence of the lowest priority goes back to
-/// the queue and its tokens are computed anew later, with the same bits.
+/// the queue and its tokens are computed anew later, with the same bits. KV of ended and of running sequences
+/// is found again by requests that begin with the same tokens, again with the same bits.
 class Engine {
  public:
   /// Throws Error(kUsage) if the configuration cannot be.
@@ -98,6 +101,12 @@ class Engine {
   void enqueue(Sequence& seq);
   void end_overdue();
   void admit();
+  bool has_room(const Sequence& seq) const;
+  void prepare(Sequence& seq);
+  void take_kv(Sequence& seq);
+  void give_kv(Sequence& seq);
+  void find_leader(Sequence& seq);
+  void follow();
   void grant_rows();
   void preempt_last();
   Status run_batch();
@@ -109,6 +118,7 @@ class Engine {
 
   Runtime& runtime_;
   EngineConfig config_;
+  std::unique_ptr<PrefixCache> cache_;  // null: none
   std::unordered_map<SeqId, std::unique_ptr<Sequence>> sequences_;
   SeqId next_id_ = 0;
   std::vector<Sequence*> waiting_, running_;  // by priority, then arrival

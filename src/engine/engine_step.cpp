@@ -38,6 +38,7 @@ void Engine::run_step() {
   events_.clear();
   top_.clear();
   end_overdue();
+  follow();
   admit();
   grant_rows();
   if (rows_.empty()) return;
@@ -53,6 +54,7 @@ void Engine::run_step() {
     Sequence& seq = *granted.seq;
     const int64_t begin = seq.cached;
     seq.cached += granted.rows;
+    if (cache_) cache_->extend(std::span(seq.tokens).first(static_cast<size_t>(seq.cached)), seq.place);
     if (granted.prompt) {
       seq.ledger.prefill_s += seconds;
       counts_.prefilled_tokens += granted.rows;
@@ -90,37 +92,97 @@ void Engine::end_overdue() {
 }
 
 void Engine::admit() {
-  KvCache& kv = runtime_.kv();
   while (!waiting_.empty() && static_cast<int64_t>(running_.size()) < config_.max_running) {
     Sequence& seq = *waiting_.front();
+    if (!has_room(seq)) return;
     waiting_.erase(waiting_.begin());
     seq.state = Sequence::State::kRunning;
-    seq.kv = kv.create();
-    seq.cached = 0;
+    take_kv(seq);
+    if (!seq.admitted) prepare(seq);
+    find_leader(seq);
     const auto place = std::find_if(running_.begin(), running_.end(), [&](const Sequence* other) {
       return std::pair(other->request.priority, other->id) > std::pair(seq.request.priority, seq.id);
     });
     running_.insert(place, &seq);
-    if (seq.embeds() || seq.admitted) {
-      seq.pooled.assign(
-          seq.request.pooling == Pooling::kMean ? static_cast<size_t>(runtime_.model_config().d_model) : 0,
-          0.0);
-    } else {
-      const int64_t vocab = runtime_.model_config().vocab;
-      seq.sampler.emplace(sampling_of(seq.request, runtime_.tokenizer()), &runtime_.tokenizer(),
-                          static_cast<int32_t>(vocab));
-      const auto context = static_cast<size_t>(runtime_.max_context()) + 1;
-      const size_t most =
-          seq.request.max_tokens < 0
-              ? context
-              : std::min(context, seq.tokens.size() + static_cast<size_t>(seq.request.max_tokens));
-      seq.sampler->reserve(most);
-      seq.tokens.reserve(most);
-      for (const int32_t token : seq.tokens) seq.sampler->accept(token);
-      if (seq.request.grammar) seq.grammar = seq.request.grammar->make_state();
+    if (seq.request.pooling == Pooling::kMean) {
+      seq.pooled.assign(static_cast<size_t>(runtime_.model_config().d_model), 0.0);
     }
-    if (!seq.admitted) seq.ledger.prefill_tokens = seq.ledger.prompt_tokens - seq.cached;
-    seq.admitted = true;
+  }
+}
+
+/// Whether KV memory holds all tokens of `seq` beside those of the running sequences and a page of growth for
+/// each: a sequence that starts is not soon preempted.
+bool Engine::has_room(const Sequence& seq) const {
+  if (running_.empty()) return true;
+  const KvCache& kv = runtime_.kv();
+  const auto blocks = [&](int64_t slots) {
+    return (slots + kv.config().page_slots - 1) / kv.config().page_slots;
+  };
+  int64_t room = kv.free_pages() / kv.lists() - blocks(static_cast<int64_t>(seq.tokens.size())) - 1;
+  if (cache_) {
+    room += cache_->unused_blocks() + cache_->find(seq.request.cache_salt, seq.tokens).held_pages;
+  }
+  for (const Sequence* other : running_) {
+    room -= blocks(static_cast<int64_t>(other->tokens.size())) - blocks(other->cached) + 1;
+  }
+  return room >= 0;
+}
+
+/// What a sequence needs to run at all, made when it first runs.
+void Engine::prepare(Sequence& seq) {
+  seq.admitted = true;
+  counts_.cache_query_tokens += cache_ ? seq.ledger.prompt_tokens : 0;
+  counts_.cache_hit_tokens += seq.cached;
+  seq.ledger.prefill_tokens = seq.ledger.prompt_tokens - seq.cached;
+  if (seq.embeds()) return;
+  const Tokenizer& tokenizer = runtime_.tokenizer();
+  seq.sampler.emplace(sampling_of(seq.request, tokenizer), &tokenizer,
+                      static_cast<int32_t>(runtime_.model_config().vocab));
+  size_t most = static_cast<size_t>(runtime_.max_context()) + 1;
+  if (seq.request.max_tokens > 0) {
+    most = std::min(most, seq.tokens.size() + static_cast<size_t>(seq.request.max_tokens));
+  }
+  seq.sampler->reserve(most);
+  seq.tokens.reserve(most);
+  for (const int32_t token : seq.tokens) seq.sampler->accept(token);
+  if (seq.request.grammar) seq.grammar = seq.request.grammar->make_state();
+}
+
+/// The running sequence before `seq` in the queue's order whose unfinished prompt has the most whole pages in
+/// common with it, more than the cache has.
+void Engine::find_leader(Sequence& seq) {
+  seq.leader = -1;
+  seq.leader_tokens = seq.cached;
+  if (!cache_ || seq.request.pooling == Pooling::kMean) return;
+  const int64_t slots = runtime_.kv().config().page_slots;
+  for (const Sequence* other : running_) {
+    if (std::pair(other->request.priority, other->id) > std::pair(seq.request.priority, seq.id)) break;
+    if (other->pending() <= 1 || other->request.cache_salt != seq.request.cache_salt) continue;
+    const auto [mine, theirs] =
+        std::mismatch(seq.tokens.begin(), seq.tokens.end() - 1, other->tokens.begin(), other->tokens.end());
+    const int64_t common = (mine - seq.tokens.begin()) / slots * slots;
+    if (common <= seq.leader_tokens || common <= other->cached) continue;
+    seq.leader = other->id;
+    seq.leader_tokens = common;
+  }
+}
+
+/// Sequences whose leader has come far enough, or is gone, take what the cache has now.
+void Engine::follow() {
+  for (Sequence* seq : running_) {
+    if (seq->leader < 0) continue;
+    const auto found = sequences_.find(seq->leader);
+    if (found != sequences_.end()) {
+      const Sequence& leader = *found->second;
+      if (leader.state == Sequence::State::kRunning && leader.cached < seq->leader_tokens) continue;
+    }
+    seq->leader = -1;
+    const int64_t before = seq->cached;
+    give_kv(*seq);
+    take_kv(*seq);
+    if (seq->generated() > 0) continue;  // preempted before; its prompt has been counted
+    counts_.cache_hit_tokens += seq->cached - before;
+    seq->ledger.prefill_tokens = seq->ledger.prompt_tokens - seq->cached;
   }
 }
 
@@ -131,12 +193,14 @@ void Engine::grant_rows() {
     demands_.clear();
     for (const Sequence* seq : running_) {
       const bool decoding = seq->generated() > 0 && seq->pending() == 1;
-      demands_.push_back({seq->pending(), decoding, seq->request.priority});
+      demands_.push_back({seq->leader >= 0 ? 0 : seq->pending(), decoding, seq->request.priority});
     }
     form_batch(demands_, {config_.step_rows, config_.prompt_rows}, granted_);
     int64_t pages = 0;
     for (size_t i = 0; i < running_.size(); ++i) pages += kv.append_pages(running_[i]->kv, granted_[i]);
-    if (pages <= kv.free_pages()) break;
+    const int64_t missing = pages - kv.free_pages();
+    if (missing <= 0) break;
+    if (cache_ && cache_->evict(missing) > 0) continue;
     if (running_.size() == 1) {
       fail(*running_[0], fmt::format("KV cache: {} pages are needed, {} are free and no other sequence runs",
                                      pages, kv.free_pages()));

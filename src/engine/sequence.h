@@ -28,6 +28,10 @@ struct Engine::Sequence {
   std::vector<int32_t> tokens;  // prompt, then generated
   int64_t cached = 0;           // leading tokens whose KV is written
   bool admitted = false;        // at least once
+  PrefixCache::Place place;
+  // While `leader` computes the KV of the first `leader_tokens` tokens, this one waits to share it.
+  SeqId leader = -1;
+  int64_t leader_tokens = 0;
 
   // Made when the sequence first runs, dropped when it ends.
   std::optional<Sampler> sampler;

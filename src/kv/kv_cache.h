@@ -17,6 +17,9 @@
 
 namespace mete {
 
+/// Names a block of KvCache.
+using BlockId = int32_t;
+
 struct KvConfig {
   int64_t kv_layers = 0, kv_heads = 0, head_dim = 0;
   KvType key_codec = KvType::kF16, value_codec = KvType::kF16;
@@ -74,6 +77,24 @@ class KvCache {
   /// Makes these slots invisible to one layer's KV head; pages without visible slots are freed.
   Status drop(SeqId seq, int64_t layer, int64_t kv_head, std::span<const int32_t> slots);
 
+  // Blocks: the pages of all lists at one page index, kept beyond their sequence and shared read-only. A
+  // sequence that writes to a shared page gets a copy first.
+
+  /// Holds the pages at index `page`, of which the sequence has written at least one slot. -1 if a list has
+  /// dropped slots there or freed its page.
+  BlockId share(SeqId seq, int64_t page);
+  /// Begins an empty sequence with the first `length` slots of `blocks`, positions 0 .. length - 1.
+  void attach(SeqId seq, std::span<const BlockId> blocks, int64_t length);
+  /// Replaces the sequence's pages at index `page` by the block's, which hold the same.
+  void adopt(SeqId seq, int64_t page, BlockId block);
+  void drop_block(BlockId block);
+  int64_t max_blocks() const { return pool_.pages() / lists(); }
+  size_t block_bytes() const { return static_cast<size_t>(lists()) * layout_.page_bytes(); }
+  /// Copies the block's pages, in order of the lists, to `out` of block_bytes().
+  void read_block(BlockId block, std::span<uint8_t> out) const;
+  /// A new block from what read_block gave; -1 if the pool has no room.
+  BlockId write_block(std::span<const uint8_t> bytes);
+
   const KvConfig& config() const { return config_; }
   const KvLayout& layout() const { return layout_; }
   size_t bytes() const;           ///< of pages in use
@@ -127,9 +148,14 @@ class KvCache {
   void cut(Sequence& s, int64_t slots);
   void free_hidden(Sequence& s, int64_t position);
 
+  uint8_t** block_pages(BlockId block);
+  BlockId make_block();
+
   KvConfig config_;
   KvLayout layout_;
   PagePool pool_;
+  AlignedBuffer blocks_;  // [max_blocks][lists] pages
+  std::vector<BlockId> free_blocks_;
   std::vector<Sequence> sequences_;
   std::vector<StepSequence> steps_;
   size_t step_count_ = 0;       // used entries of steps_

@@ -23,17 +23,12 @@ class EngineTest : public ::testing::Test {
     std::FILE* file = std::fopen(path_.c_str(), "wb");
     std::fwrite(bytes.data(), 1, bytes.size(), file);
     std::fclose(file);
-    make_runtime(0);
-  }
-  void make_runtime(int64_t kv_tokens) {
-    RuntimeConfig config;
-    config.model_path = path_;
-    config.threads = 2;
-    config.context = 64;
-    config.max_rows = 24;
-    config.max_seqs = 8;
-    config.kv_tokens = kv_tokens;
-    runtime_ = std::make_unique<Runtime>(config);
+    config_.model_path = path_;
+    config_.threads = 2;
+    config_.context = 64;
+    config_.max_rows = 24;
+    config_.max_seqs = 8;
+    runtime_ = std::make_unique<Runtime>(config_);
   }
   ~EngineTest() override { std::remove(path_.c_str()); }
 
@@ -69,7 +64,13 @@ class EngineTest : public ::testing::Test {
     return outcomes;
   }
 
+  std::vector<Outcome> run_fresh(const std::vector<Request>& requests) {
+    Engine engine(*runtime_);
+    return run(engine, requests);
+  }
+
   std::string path_;
+  RuntimeConfig config_;
   std::unique_ptr<Runtime> runtime_;
 };
 
@@ -80,10 +81,9 @@ TEST_F(EngineTest, EngineGivesTheSameAloneAndAmongOthers) {
     for (int k = 0; k < 5 + 7 * i; ++k) prompt.push_back((k * 31 + i * 17) % 300);
     requests.push_back(request(prompt, 12, i % 2 == 0 ? 0.0f : 0.9f, static_cast<uint64_t>(i)));
   }
-  Engine engine(*runtime_);
-  const std::vector<Outcome> together = run(engine, requests);
+  const std::vector<Outcome> together = run_fresh(requests);
   for (size_t i = 0; i < requests.size(); ++i) {
-    EXPECT_EQ(run(engine, {requests[i]})[0], together[i]) << "request " << i;
+    EXPECT_EQ(run_fresh({requests[i]})[0], together[i]) << "request " << i;
     EXPECT_EQ(together[i].tokens.size(), requests[i].prompt.size() + 12);
     EXPECT_EQ(together[i].reason, FinishReason::kLength);
   }
@@ -136,23 +136,75 @@ TEST_F(EngineTest, EngineSaysWhenEveryTokenIsBanned) {
 }
 
 TEST_F(EngineTest, EnginePreemptsWhenKvMemoryIsFullWithTheSameBits) {
+  config_.context = 256;
+  config_.page_slots = 16;
+  runtime_ = std::make_unique<Runtime>(config_);
   std::vector<Request> requests;
   for (int i = 0; i < 9; ++i) {
-    std::vector<int32_t> prompt(static_cast<size_t>(20 + i), i + 1);
-    requests.push_back(request(prompt, 36, i % 2 == 0 ? 0.0f : 1.1f, static_cast<uint64_t>(i)));
+    requests.push_back(request(std::vector<int32_t>(static_cast<size_t>(20 + i), i + 1), 60,
+                               i % 2 == 0 ? 0.0f : 1.1f, static_cast<uint64_t>(i)));
     requests.back().sampling.frequency_penalty = i % 3 == 0 ? 0.5f : 0.0f;
     requests.back().priority = i % 2;
   }
   std::vector<Outcome> alone;
-  Engine engine(*runtime_);
-  for (const Request& r : requests) alone.push_back(run(engine, {r})[0]);
-  EXPECT_EQ(engine.stats().preemptions, 0);
+  for (const Request& r : requests) alone.push_back(run_fresh({r})[0]);
 
-  make_runtime(160);
-  Engine small(*runtime_);
-  EXPECT_EQ(run(small, requests), alone);
-  EXPECT_GT(small.stats().preemptions, 0);
-  EXPECT_EQ(runtime_->kv().bytes(), 0u);
+  config_.kv_tokens = 256;
+  runtime_ = std::make_unique<Runtime>(config_);
+  for (const ReusePolicy policy : {ReusePolicy::kNone, ReusePolicy::kLru, ReusePolicy::kRlt}) {
+    EngineConfig config;
+    config.reuse = policy;
+    {
+      Engine engine(*runtime_, config);
+      EXPECT_EQ(run(engine, requests), alone) << name(policy);
+      EXPECT_GT(engine.stats().preemptions, 0);
+      EXPECT_EQ(engine.stats().kv_slots_used, 0);
+    }
+    EXPECT_EQ(runtime_->kv().bytes(), 0u);
+  }
+}
+
+TEST_F(EngineTest, EngineComputesOnlyWhatIsNewWithTheSameBits) {
+  const std::vector<int32_t> first = {1, 2, 3, 4, 5, 6, 7, 8};
+  const std::vector<int32_t> second = {1, 2, 3, 4, 5, 60, 61, 62, 63};
+  const Outcome fresh = run_fresh({request(second, 6)})[0];
+  Engine engine(*runtime_);
+  const auto check = [&](const Request& r, int64_t computed, const Outcome& expected) {
+    const SeqId id = engine.submit(r).value();
+    while (!engine.idle()) engine.step();
+    EXPECT_EQ(engine.ledger(id).prefill_tokens, computed);
+    EXPECT_EQ(engine.tokens(id), expected.tokens);
+    EXPECT_EQ(engine.logits_hash(id), expected.hash);
+    engine.release(id);
+  };
+  check(request(first, 4), 8, run_fresh({request(first, 4)})[0]);
+  check(request(second, 6), 4, fresh);  // five of nine are there
+  check(request(second, 6), 1, fresh);  // the last token is computed for its logits
+  Request salted = request(second, 6);
+  salted.cache_salt = 1;
+  check(salted, 9, fresh);
+  // The next turn: all but the last sampled token was computed.
+  std::vector<int32_t> turn = fresh.tokens;
+  turn.push_back(77);
+  check(request(turn, 3), 2, run_fresh({request(turn, 3)})[0]);
+  EXPECT_EQ(engine.stats().cache_query_tokens, 8 + 9 + 9 + 9 + 16);
+  EXPECT_EQ(engine.stats().cache_hit_tokens, 0 + 5 + 8 + 0 + 14);
+}
+
+TEST_F(EngineTest, EqualPromptsThatArriveTogetherAreComputedOnce) {
+  std::vector<int32_t> prompt;
+  for (int i = 0; i < 60; ++i) prompt.push_back((i * 29) % 300);
+  std::vector<Request> requests;
+  std::vector<Outcome> alone;
+  for (uint64_t i = 0; i < 4; ++i) {
+    requests.push_back(request(prompt, 5, 1.0f, i));
+    alone.push_back(run_fresh({requests.back()})[0]);
+  }
+  Engine engine(*runtime_);
+  EXPECT_EQ(run(engine, requests), alone);
+  // One computes 60 rows; 32 of them, a whole page, are there for the others.
+  EXPECT_EQ(engine.stats().prefilled_tokens, 60 + 3 * 28);
+  EXPECT_EQ(engine.stats().cache_hit_tokens, 3 * 32);
 }
 
 TEST_F(EngineTest, EngineQueueIsBoundedAndRunsByPriorityThenArrival) {
@@ -205,7 +257,8 @@ TEST_F(EngineTest, EngineRefusesConfigurationsThatCannotBe) {
   config = {};
   config.step_rows = 25;
   EXPECT_THROW(Engine(*runtime_, config), Error);
-  EXPECT_THROW(make_runtime(63), Error);
+  config_.kv_tokens = 63;
+  EXPECT_THROW(Runtime{config_}, Error);
 }
 
 TEST_F(EngineTest, LogprobsAreOfTheRawLogitsAndDoNotDependOnOthers) {
