@@ -15,10 +15,17 @@ struct ShortName {
   const char* long_form;
 };
 constexpr ShortName kShortNames[] = {
-    {"-tb", "--threads-batch"},       {"-ub", "--ubatch-size"},          {"-ctk", "--cache-type-k"},
-    {"-ctv", "--cache-type-v"},       {"-sys", "--system-prompt"},       {"-cnv", "--conversation"},
-    {"-no-cnv", "--no-conversation"}, {"-sysf", "--system-prompt-file"}, {"-jf", "--json-schema-file"},
+    {"-tb", "--threads-batch"},
+    {"-ub", "--ubatch-size"},
+    {"-ctk", "--cache-type-k"},
+    {"-ctv", "--cache-type-v"},
+    {"-sys", "--system-prompt"},
+    {"-cnv", "--conversation"},
+    {"-no-cnv", "--no-conversation"},
+    {"-sysf", "--system-prompt-file"},
+    {"-jf", "--json-schema-file"},
     {"-pg", "--prompt-gen"},
+    {"-np", "--parallel"},
 };
 
 /// "TOKEN+BIAS" or "TOKEN-BIAS", as llama.cpp writes it; "-inf" bans the token.

@@ -96,7 +96,9 @@ MachineLimits measure_machine_limits(ThreadPool& pool, size_t buffer_bytes) {
   const PeakLoop *int8 = nullptr, *f32 = nullptr;  // of the highest tier
   const std::vector<PeakLoop> loops = supported_peak_loops();
   for (const PeakLoop& loop : loops) {
-    if (std::string_view(loop.unit).substr(0, 8) == "vpdpbusd") int8 = &loop;
+    // One vpdpbusd does the work of three instructions of the older form, at any width.
+    const bool vnni = std::string_view(loop.unit).substr(0, 8) == "vpdpbusd";
+    if (vnni || (std::string_view(loop.kind) == "int8" && int8 == nullptr)) int8 = &loop;
     if (std::string_view(loop.kind) == "f32") f32 = &loop;
   }
   if (int8 != nullptr) {

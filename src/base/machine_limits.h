@@ -17,9 +17,9 @@ struct MachineLimits {
   int threads = 0;
   double read_bytes_per_s =
       0;  // streaming reads of memory far larger than the last-level cache, all threads together
-  double int8_ops_per_s = 0;   // vpdpbusd, 2 operations per multiply-add; 0 if the CPU has no VNNI
-  double f32_ops_per_s = 0;    // FMA, 2 operations each; 0 if the CPU has no AVX2
-  const char* int8_unit = "";  // the instruction and register measured: "vpdpbusd zmm", "vpdpbusd ymm" or ""
+  double int8_ops_per_s = 0;  // the fastest of the CPU's loops, 2 operations per multiply-add; 0 without AVX2
+  double f32_ops_per_s = 0;   // FMA, 2 operations each; 0 if the CPU has no AVX2
+  const char* int8_unit = "";  // the instruction and register measured: "vpdpbusd zmm", ... or ""
 };
 
 /// Bytes read per pass by default: past every last-level cache in common use.
@@ -63,7 +63,7 @@ struct LatencyPoint {
 };
 /// Load latency over working sets of `from` to `to` bytes, two per doubling.
 std::vector<LatencyPoint> measure_latency_curve(size_t from, size_t to);
-/// Cache sizes as the curve shows them: each is the last working set before latency climbs by half over the
+/// Cache sizes as the curve shows them: each is the last working set before latency climbs past twice the
 /// plateau it was on. Points ascend in bytes.
 std::vector<CacheLevel> caches_of(const std::vector<LatencyPoint>& curve);
 

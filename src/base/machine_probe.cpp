@@ -160,7 +160,7 @@ std::vector<LatencyPoint> measure_latency_curve(size_t from, size_t to) {
 }
 
 std::vector<CacheLevel> caches_of(const std::vector<LatencyPoint>& curve) {
-  constexpr double kClimb = 1.5, kFlat = 1.15;
+  constexpr double kClimb = 2.0, kFlat = 1.15;
   std::vector<CacheLevel> caches;
   if (curve.empty()) return caches;
   double plateau = curve[0].ns;

@@ -16,9 +16,11 @@ TEST(MachineLimits, MeasuresWhatTheCpuHas) {
   EXPECT_EQ(limits.threads, 2);
   EXPECT_TRUE(std::isfinite(limits.read_bytes_per_s));
   EXPECT_GT(limits.read_bytes_per_s, 0);
-  const bool vnni = supported(CpuTier::kAvx512Vnni) || supported(CpuTier::kAvx2Vnni);
-  EXPECT_EQ(limits.int8_ops_per_s > 0, vnni);
-  EXPECT_EQ(std::string(limits.int8_unit).empty(), !vnni);
+  EXPECT_EQ(limits.int8_ops_per_s > 0, supported(CpuTier::kAvx2));
+  EXPECT_EQ(std::string(limits.int8_unit).empty(), !supported(CpuTier::kAvx2));
+  if (supported(CpuTier::kAvx512Vnni)) {
+    EXPECT_STREQ(limits.int8_unit, "vpdpbusd zmm");
+  }
   EXPECT_EQ(limits.f32_ops_per_s > 0, supported(CpuTier::kAvx2));
 }
 
