@@ -1,6 +1,7 @@
 // The engine: sequences in, tokens out, one step at a time. Knows no HTTP and no text.
 #pragma once
 
+#include <iosfwd>
 #include <memory>
 #include <span>
 #include <string>
@@ -52,6 +53,14 @@ struct EngineStats {
   int64_t steps = 0;
 };
 
+/// What restore_cache found, in tokens.
+struct RestoredCache {
+  int64_t tokens = 0;
+  int64_t left_out = 0;  ///< for which KV memory has no room
+};
+
+struct PrefixIdentity;
+
 /// All calls come from one thread. Sequences wait in order of priority, then arrival, and run in steps as
 /// sched/form_batch.h says. When KV memory is full, the newest sequence of the lowest priority goes back to
 /// the queue and its tokens are computed anew later, with the same bits. KV of ended and of running sequences
@@ -77,6 +86,13 @@ class Engine {
   /// Forgets an ended sequence.
   void release(SeqId seq);
   EngineStats stats() const;
+
+  /// Writes the prefix cache to a file that only its owner can read: it holds what was said. Reads the whole
+  /// model file once, for its hash. Errors: kUsage: there is no cache; kRuntime.
+  Status save_cache(const std::string& path);
+  /// Fills the empty prefix cache of an engine that has not run yet. All or nothing: kRuntime with the reason
+  /// if the file is damaged, or was made with another model, context, codec or version of the numerics.
+  Result<RestoredCache> restore_cache(const std::string& path);
 
   // Of a sequence that is not released:
   bool ended(SeqId seq) const;
@@ -105,6 +121,8 @@ class Engine {
   void prepare(Sequence& seq);
   void take_kv(Sequence& seq);
   void give_kv(Sequence& seq);
+  Result<RestoredCache> restore_from(std::istream& in, const std::string& name,
+                                     const PrefixIdentity& identity);
   void find_leader(Sequence& seq);
   void follow();
   void grant_rows();

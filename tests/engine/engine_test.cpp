@@ -1,78 +1,17 @@
 #include "engine/engine.h"
 
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <cmath>
-#include <cstdio>
-#include <map>
 
 #include "base/clock.h"
-#include "testing/tiny_models.h"
+#include "testing/engine_fixture.h"
 #include "text/grammar.h"
 
 namespace mete {
 namespace {
 
-/// A tiny model in a temporary file, loaded with a context of 64 tokens.
-class EngineTest : public ::testing::Test {
- protected:
-  EngineTest() {
-    const std::vector<uint8_t> bytes = testing::named_tiny_model_gguf("llama", DType::kQ4_0);
-    path_ = ::testing::TempDir() + "engine_test_" + std::to_string(::getpid()) + ".gguf";
-    std::FILE* file = std::fopen(path_.c_str(), "wb");
-    std::fwrite(bytes.data(), 1, bytes.size(), file);
-    std::fclose(file);
-    config_.model_path = path_;
-    config_.threads = 2;
-    config_.context = 64;
-    config_.max_rows = 24;
-    config_.max_seqs = 8;
-    runtime_ = std::make_unique<Runtime>(config_);
-  }
-  ~EngineTest() override { std::remove(path_.c_str()); }
-
-  static Request request(std::vector<int32_t> prompt, int64_t max_tokens, float temperature = 0,
-                         uint64_t seed = 0) {
-    Request r;
-    r.prompt = std::move(prompt);
-    r.max_tokens = max_tokens;
-    r.ignore_eos = true;
-    r.sampling.temperature = temperature;
-    r.sampling.seed = seed;
-    return r;
-  }
-  struct Outcome {
-    std::vector<int32_t> tokens;
-    FinishReason reason;
-    uint64_t hash;
-    bool operator==(const Outcome& o) const {
-      return tokens == o.tokens && reason == o.reason && hash == o.hash;
-    }
-  };
-  /// Runs all requests together until the engine is idle; outcomes in the order of the requests.
-  static std::vector<Outcome> run(Engine& engine, const std::vector<Request>& requests) {
-    std::vector<SeqId> ids;
-    for (const Request& r : requests) ids.push_back(engine.submit(r).value());
-    std::map<SeqId, FinishReason> reasons;
-    while (!engine.idle()) {
-      for (const TokenEvent& e : engine.step()) reasons[e.seq] = e.reason;
-    }
-    std::vector<Outcome> outcomes;
-    for (const SeqId id : ids) outcomes.push_back({engine.tokens(id), reasons[id], engine.logits_hash(id)});
-    for (const SeqId id : ids) engine.release(id);
-    return outcomes;
-  }
-
-  std::vector<Outcome> run_fresh(const std::vector<Request>& requests) {
-    Engine engine(*runtime_);
-    return run(engine, requests);
-  }
-
-  std::string path_;
-  RuntimeConfig config_;
-  std::unique_ptr<Runtime> runtime_;
-};
+using testing::EngineTest;
 
 TEST_F(EngineTest, EngineGivesTheSameAloneAndAmongOthers) {
   std::vector<Request> requests;
@@ -138,7 +77,7 @@ TEST_F(EngineTest, EngineSaysWhenEveryTokenIsBanned) {
 TEST_F(EngineTest, EnginePreemptsWhenKvMemoryIsFullWithTheSameBits) {
   config_.context = 256;
   config_.page_slots = 16;
-  runtime_ = std::make_unique<Runtime>(config_);
+  load();
   std::vector<Request> requests;
   for (int i = 0; i < 9; ++i) {
     requests.push_back(request(std::vector<int32_t>(static_cast<size_t>(20 + i), i + 1), 60,
@@ -150,7 +89,7 @@ TEST_F(EngineTest, EnginePreemptsWhenKvMemoryIsFullWithTheSameBits) {
   for (const Request& r : requests) alone.push_back(run_fresh({r})[0]);
 
   config_.kv_tokens = 256;
-  runtime_ = std::make_unique<Runtime>(config_);
+  load();
   for (const ReusePolicy policy : {ReusePolicy::kNone, ReusePolicy::kLru, ReusePolicy::kRlt}) {
     EngineConfig config;
     config.reuse = policy;

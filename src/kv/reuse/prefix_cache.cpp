@@ -96,7 +96,11 @@ void PrefixCache::clear() {
 int32_t PrefixCache::restore(int32_t parent, uint64_t salt, std::span<const int32_t> tokens, BlockId block) {
   const auto in = tree_.insert(parent, salt, tokens, block);
   if (in.superseded >= 0) kv_.drop_block(in.superseded);
-  if (!in.is_new) kv_.drop_block(block);
+  if (!in.is_new) {
+    kv_.drop_block(block);
+    return PrefixTree::kNone;
+  }
+  tree_.use(parent, in.node);
   return in.node;
 }
 
