@@ -105,7 +105,7 @@ ModelConfig read_shape(const ArchKeys& keys) {
   }
   c.value_dim = c.head_dim;
   const int64_t value_length = keys.integer_or("attention.value_length", c.head_dim, 1, 1 << 20);
-  if (value_length != c.head_dim && !keys.has("attention.kv_lora_rank")) {
+  if (value_length != c.head_dim && c.arch != "deepseek2") {  // whose values are latents
     throw bad_model("key \"{}\" is {}, expected the key length {}", keys.key("attention.value_length"),
                     value_length, c.head_dim);
   }

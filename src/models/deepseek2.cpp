@@ -97,11 +97,13 @@ void DeepSeek2::read_widths() {
   const int64_t key = keys_.integer(split ? "attention.key_length_mla" : "attention.key_length", 1, 1024);
   value_ = keys_.integer(split ? "attention.value_length_mla" : "attention.value_length", 1, 1024);
   plain_ = key - rotated_;
-  if (latent_ % 2 != 0 || rotated_ % 2 != 0 || plain_ < 1) {
-    throw bad_model(
-        "deepseek2: kv_lora_rank {}, rope.dimension_count {}, key length {}; expected even numbers "
-        "and a key length above the rotated one",
-        latent_, rotated_, key);
+  if (latent_ % 2 != 0) {
+    throw bad_model("key \"{}\" is {}, expected an even number", keys_.key("attention.kv_lora_rank"),
+                    latent_);
+  }
+  if (plain_ < 1) {
+    throw bad_model("key \"{}\" is {}, expected less than the key length {}",
+                    keys_.key("rope.dimension_count"), rotated_, key);
   }
   config_.kv_heads = 1;
   config_.head_dim = latent_ + rotated_;
@@ -126,11 +128,14 @@ void DeepSeek2::read_routing() {
   // V3 ranks a group by its two best experts, V2 by its best.
   const int64_t size = router_.experts / router_.groups;
   router_.group_top = router_.gate == RouterGate::kSigmoid ? std::min<int64_t>(2, size) : 1;
-  if (router_.experts % router_.groups != 0 || router_.used > size * router_.groups_used) {
-    throw bad_model(
-        "{} experts in {} groups, {} of {} groups used: expected groups of equal size with experts "
-        "enough",
-        router_.experts, router_.groups, router_.used, router_.groups_used);
+  if (router_.experts % router_.groups != 0) {
+    throw bad_model("key \"{}\" is {}, expected a divisor of the {} experts", keys_.key("expert_group_count"),
+                    router_.groups, router_.experts);
+  }
+  if (router_.used > size * router_.groups_used) {
+    throw bad_model("key \"{}\" is {}: {} groups of {} experts hold fewer than the {} used",
+                    keys_.key("expert_group_used_count"), router_.groups_used, router_.groups_used, size,
+                    router_.used);
   }
   shared_ = keys_.integer_or("expert_shared_count", 0, 0, 1024) * config_.experts.ffn;
 }

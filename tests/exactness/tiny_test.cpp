@@ -193,12 +193,70 @@ TEST_P(TinyModels, ScratchRowsLeaveNothingBehindAndTruncationIsExact) {
 INSTANTIATE_TEST_SUITE_P(All, TinyModels, ::testing::ValuesIn(kTinyModels),
                          [](const auto& tested) { return std::string(tested.param); });
 
+// deepseek2: kv_b in one tensor, or taken apart into a transposed k_b and v_b. Of float weights both hold the
+// same numbers, so the bits are the same.
+TEST(LatentAttention, WholeAndSplitUpProjectionsGiveTheSameBits) {
+  nlohmann::json json = read_tiny_model("deepseek2_lite").json, split = json;
+  split["tensors"].clear();
+  const int64_t heads = 4, plain = 32, value = 32, latent = 64;
+  for (const auto& tensor : json["tensors"]) {
+    const std::string name = tensor["name"];
+    if (!name.ends_with("attn_kv_b.weight")) {
+      split["tensors"].push_back(tensor);
+      continue;
+    }
+    const std::vector<float> whole = tiny_weights(
+        name, heads * (plain + value) * latent, tensor["scale"].get<float>(), tensor["offset"].get<float>());
+    std::vector<float> k, v;
+    for (int64_t h = 0; h < heads; ++h) {
+      const float* rows = whole.data() + h * (plain + value) * latent;
+      for (int64_t l = 0; l < latent; ++l) {
+        for (int64_t i = 0; i < plain; ++i) k.push_back(rows[i * latent + l]);
+      }
+      v.insert(v.end(), rows + plain * latent, rows + (plain + value) * latent);
+    }
+    const std::string stem = name.substr(0, name.size() - 11);
+    split["tensors"].push_back(
+        {{"name", stem + "k_b.weight"}, {"dims", {plain, latent, heads}}, {"values", k}});
+    split["tensors"].push_back(
+        {{"name", stem + "v_b.weight"}, {"dims", {latent, value, heads}}, {"values", v}});
+  }
+  const char* kArch = "deepseek2.attention.";
+  split["metadata"][std::string(kArch) + "head_count_kv"] = {"u32", 1};
+  split["metadata"][std::string(kArch) + "key_length_mla"] = {"u32", 64};
+  split["metadata"][std::string(kArch) + "value_length_mla"] = {"u32", 32};
+  split["metadata"][std::string(kArch) + "key_length"] = {"u32", 96};
+  split["metadata"][std::string(kArch) + "value_length"] = {"u32", 64};
+  std::vector<uint64_t> hashes;
+  for (const auto& each : {json, split}) {
+    const std::vector<uint8_t> bytes = tiny_model_gguf(each, DType::kF32);
+    const GgufFile file = GgufFile::parse(bytes).value();
+    Machine m(file, {});
+    hashes.push_back(hash_of(run_logits(m, some_tokens(70, m.vocab()), 13)));
+  }
+  EXPECT_EQ(hashes[0], hashes[1]);
+}
+
+// A token takes one key of latent and rotated part in each layer, and nothing else.
+TEST(LatentAttention, TheCacheHoldsTheLatentOnce) {
+  const std::vector<uint8_t> bytes = named_tiny_model_gguf("deepseek3", DType::kQ8_0);
+  const GgufFile file = GgufFile::parse(bytes).value();
+  Machine m(file, {});
+  const SeqId seq = m.kv().create();
+  std::vector<Row> rows;
+  for (int32_t i = 0; i < 64; ++i) rows.push_back({i, i, seq});
+  Batch batch;
+  batch.rows = rows;
+  m.step(batch);
+  EXPECT_EQ(m.kv().bytes(), 64u * 3u * (64u + 32u) * 2u);  // tokens, layers, elements, bytes of f16
+}
+
 // Every weight type: chunking, threads and tiers do not matter, and the bits are those that were committed,
 // so that two compilers agree.
-class WeightTypes : public ::testing::TestWithParam<DType> {};
+class WeightTypes : public ::testing::TestWithParam<std::tuple<const char*, DType>> {};
 
 TEST_P(WeightTypes, SameBitsForEveryTierAndChunk) {
-  const std::vector<uint8_t> bytes = named_tiny_model_gguf("llama", GetParam());
+  const std::vector<uint8_t> bytes = named_tiny_model_gguf(std::get<0>(GetParam()), std::get<1>(GetParam()));
   const GgufFile file = GgufFile::parse(bytes).value();
   uint64_t expected = 0;
   for (const CpuTier tier : supported_tiers()) {
@@ -213,8 +271,16 @@ TEST_P(WeightTypes, SameBitsForEveryTierAndChunk) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(All, WeightTypes, ::testing::ValuesIn(kAllDTypes),
-                         [](const auto& tested) { return std::string(name(tested.param)); });
+std::string name_of(const ::testing::TestParamInfo<std::tuple<const char*, DType>>& tested) {
+  return std::string(std::get<0>(tested.param)) + "_" + name(std::get<1>(tested.param));
+}
+INSTANTIATE_TEST_SUITE_P(All, WeightTypes,
+                         ::testing::Combine(::testing::Values("llama"), ::testing::ValuesIn(kAllDTypes)),
+                         name_of);
+INSTANTIATE_TEST_SUITE_P(Experts, WeightTypes,
+                         ::testing::Combine(::testing::Values("gpt_oss", "deepseek2_lite"),
+                                            ::testing::Values(DType::kMXFP4, DType::kQ4_0, DType::kF16)),
+                         name_of);
 
 }  // namespace
 }  // namespace mete::testing

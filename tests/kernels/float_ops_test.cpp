@@ -148,6 +148,33 @@ TEST(FloatOps, ExpAtItsEnds) {
   }
 }
 
+TEST(FloatOps, ClampedSwigluAgreesWithDoubleOnEveryTier) {
+  const int64_t n = 4001;
+  std::vector<float> gate(n), up(n), want(n), got(n);
+  for (size_t i = 0; i < gate.size(); ++i) {
+    gate[i] = static_cast<float>(i) * 0.01f - 20.0f;
+    up[i] = static_cast<float>(i * 7919 % 4001) * 0.005f - 10.0f;
+  }
+  gate[5] = up[7] = NAN;
+  floats_of(CpuTier::kGeneric).swiglu_clamped(gate.data(), up.data(), 1.702f, 7.0f, n, want.data());
+  for (size_t i = 0; i < gate.size(); ++i) {
+    if (i == 5 || i == 7) {
+      EXPECT_TRUE(std::isnan(want[i])) << i;
+      continue;
+    }
+    const double g = std::min(7.0, static_cast<double>(gate[i]));
+    const double u = std::clamp(static_cast<double>(up[i]), -7.0, 7.0);
+    const double exact = g / (1.0 + std::exp(-static_cast<double>(1.702f) * g)) * (u + 1.0);
+    EXPECT_NEAR(want[i], exact, std::fabs(exact) * 6e-8 * (6.0 + 2.0 * std::fabs(g)) + 1e-30) << gate[i];
+  }
+  for (CpuTier tier : supported_tiers()) {
+    floats_of(tier).swiglu_clamped(gate.data(), up.data(), 1.702f, 7.0f, n, got.data());
+    for (size_t i = 0; i < got.size(); ++i) {
+      EXPECT_TRUE(got[i] == want[i] || (std::isnan(got[i]) && std::isnan(want[i]))) << name(tier) << ' ' << i;
+    }
+  }
+}
+
 TEST(FloatOps, ActivationsAgreeWithDouble) {
   const FloatKernels f = floats_of(supported_tiers().back());
   const float one = 1.0f;

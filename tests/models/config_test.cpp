@@ -92,6 +92,55 @@ TEST(ModelConfig, AbsurdValuesNameTheKey) {
       {"gemma3", "gemma3.attention.sliding_window_pattern", {"[i32]", {1, 1}}, "expected 7 flags"},
       {"gemma3", "gemma3.rope.freq_base_swa", {"f32", infinity}, "gemma3.rope.freq_base_swa"},
       {"phi3", "phi3.rope.scaling.type", {"str", "su"}, "expected none, linear, longrope or yarn"},
+      {"deepseek3", "deepseek2.attention.kv_lora_rank", none, "deepseek2.attention.kv_lora_rank"},
+      {"deepseek3", "deepseek2.attention.kv_lora_rank", {"u32", 63}, "is 63, expected an even number"},
+      {"deepseek3", "deepseek2.attention.kv_lora_rank", {"u32", 2000}, "is 2000, expected 2 to 1024"},
+      {"deepseek3",
+       "deepseek2.attention.kv_lora_rank",
+       {"u32", 62},
+       "tensor \"blk.0.attn_kv_a_mqa.weight\" is 64 x 96, expected 64 x 94"},
+      {"deepseek3", "deepseek2.attention.q_lora_rank", {"u32", 16}, "blk.0.attn_q_a.weight"},
+      {"deepseek3", "deepseek2.attention.q_lora_rank", none, "tensor \"blk.0.attn_q.weight\" is missing"},
+      {"deepseek3",
+       "deepseek2.rope.dimension_count",
+       {"u32", 64},
+       "\"deepseek2.rope.dimension_count\" is 64, expected less than the key length 64"},
+      {"deepseek3", "deepseek2.rope.dimension_count", {"u32", 33}, "is 33, expected an even number"},
+      {"deepseek3", "deepseek2.attention.value_length_mla", none, "deepseek2.attention.value_length_mla"},
+      {"deepseek3",
+       "deepseek2.attention.value_length_mla",
+       {"u32", 16},
+       "tensor \"blk.0.attn_v_b.weight\" is 64 x 32 x 4, expected 64 x 16 x 4"},
+      {"deepseek2_lite",
+       "deepseek2.attention.value_length",
+       {"u32", 16},
+       "tensor \"blk.0.attn_kv_b.weight\" is 64 x 256 x 1, expected 64 x 192 x 1"},
+      {"deepseek3", "deepseek2.expert_group_count", {"u32", 3}, "is 3, expected a divisor of the 8 experts"},
+      {"deepseek3", "deepseek2.expert_group_count", {"u32", 65}, "is 65, expected 0 to 64"},
+      {"deepseek3",
+       "deepseek2.expert_group_used_count",
+       {"u32", 1},
+       "is 1: 1 groups of 2 experts hold fewer than the 3 used"},
+      {"deepseek3", "deepseek2.expert_group_used_count", {"u32", 5}, "is 5, expected 0 to 4"},
+      {"deepseek3", "deepseek2.expert_used_count", {"u32", 9}, "is 9, expected 1 to 8"},
+      {"deepseek3", "deepseek2.expert_gating_func", {"u32", 3}, "is 3, expected 0 to 2"},
+      {"deepseek3", "deepseek2.leading_dense_block_count", {"u32", 4}, "is 4, expected 0 to 3"},
+      {"deepseek3",
+       "deepseek2.leading_dense_block_count",
+       {"u32", 0},
+       "tensor \"blk.0.ffn_gate_inp.weight\" is missing"},
+      {"deepseek3", "deepseek2.expert_shared_count", {"u32", 1}, "blk.1.ffn_gate_shexp.weight"},
+      {"deepseek3", "deepseek2.attention.temperature_scale", {"f32", 0.1f}, "not supported yet"},
+      {"llama", "llama.attention.kv_lora_rank", {"u32", 64}, "not supported yet"},
+      {"gpt_oss",
+       "gpt-oss.expert_count",
+       {"u32", 5},
+       "tensor \"blk.0.ffn_gate_inp.weight\" is 64 x 6, expected 64 x 5"},
+      {"gpt_oss", "gpt-oss.attention.sliding_window_pattern", {"[i32]", {1, 1}}, "expected 4 flags"},
+      {"gpt_oss",
+       "gpt-oss.expert_feed_forward_length",
+       {"u32", 64},
+       "tensor \"blk.0.ffn_gate_exps.bias\" is 96 x 6, expected 64 x 6"},
   };
   for (const BadKey& c : cases) {
     const Error error = error_of(c.model, [&](nlohmann::json& json) {
@@ -123,6 +172,10 @@ TEST(ModelConfig, TensorsThatAreMissingOrLeftOverAreNamed) {
             "tensor \"blk.1.attn_k_norm.weight\" is missing");
   EXPECT_EQ(error_of("phi3_long", erase("rope_factors_short.weight")).message(),
             "tensor \"rope_factors_short.weight\" is missing");
+  EXPECT_EQ(error_of("gpt_oss", erase("blk.1.attn_sinks.weight")).message(),
+            "tensor \"blk.1.attn_sinks.weight\" is missing");
+  EXPECT_EQ(error_of("deepseek3", erase("blk.1.attn_v_b.weight")).message(),
+            "tensor \"blk.1.attn_v_b.weight\" is missing");
   const Error spare = error_of("qwen2", [](nlohmann::json& json) {
     json["tensors"].push_back({{"name", "blk.0.attn_q_norm.weight"}, {"values", {1.0f, 1.0f}}});
   });
@@ -166,6 +219,15 @@ TEST(ModelConfig, CountsBytesAndMultiplications) {
   EXPECT_EQ(gemma.windows, (std::vector<int32_t>{8, 8, 8, 8, 8, 0, 8}));
   EXPECT_EQ(gemma.head_dim, 32);
   EXPECT_EQ(gemma.kv_layers, 7);
+  const ModelConfig latent = read("deepseek3");  // one key of 64 + 32 elements per token, no value
+  EXPECT_EQ(latent.kv_heads, 1);
+  EXPECT_EQ(latent.head_dim, 96);
+  EXPECT_EQ(latent.value_dim, 64);
+  EXPECT_TRUE(latent.value_in_key);
+  const int64_t attention = d * 32 + 32 * 4 * 64 + d * 96 + 4 * (32 + 32) * 64 + 4 * 32 * d;
+  const int64_t experts = d * 8 + 3 * 3 * d * 32 + 3 * d * 64;  // router, three of them, shared
+  EXPECT_EQ(latent.macs_per_token, 3 * attention + 3 * d * ffn + 2 * experts);
+  EXPECT_EQ(read("gpt_oss").windows, (std::vector<int32_t>{8, 0, 8, 0}));
 }
 
 }  // namespace

@@ -173,6 +173,21 @@ TEST_F(GoldenTest, GoldenDataNoticesEveryHyperParameter) {
       {"olmoe", "olmoe.expert_weights_norm", {"bool", true}},
       {"olmoe", "olmoe.expert_weights_scale", {"f32", 1.5f}},
       {"llama", "llama.attention.layer_norm_rms_epsilon", {"f32", 1e-3}},
+      {"deepseek2", "deepseek2.expert_group_used_count", {"u32", 3}},
+      {"deepseek2", "deepseek2.expert_weights_scale", none},
+      {"deepseek2_lite", "deepseek2.rope.scaling.yarn_log_multiplier", none},
+      {"deepseek2_lite", "deepseek2.rope.scaling.yarn_log_multiplier", {"f32", 0.1}},
+      {"deepseek2_lite", "deepseek2.expert_weights_norm", {"bool", true}},
+      {"deepseek3", "deepseek2.rope.scaling.yarn_beta_fast", none},
+      {"deepseek3", "deepseek2.rope.scaling.factor", {"f32", 4.0}},
+      {"deepseek3", "deepseek2.expert_weights_norm", none},
+      {"deepseek3", "deepseek2.expert_weights_scale", {"f32", 1.0}},
+      {"deepseek3", "deepseek2.expert_gating_func", {"u32", 1}},
+      {"deepseek3", "deepseek2.expert_group_used_count", {"u32", 3}},
+      {"gpt_oss", "gpt-oss.attention.sliding_window", {"u32", 9}},
+      {"gpt_oss", "gpt-oss.attention.sliding_window_pattern", {"u32", 3}},
+      {"gpt_oss", "gpt-oss.expert_used_count", {"u32", 3}},
+      {"gpt_oss", "gpt-oss.rope.scaling.factor", {"f32", 4.0}},
   };
   for (const Sensitivity& c : cases) {
     TinyModel model = testing::read_tiny_model(c.model);

@@ -46,6 +46,10 @@ TEST_P(ElementwiseTest, EveryOpIsItsKernelOnEachRow) {
            [&](int64_t i, float* out) { f.silu_mul(a.data() + i, b.data() + i, n, out); }},
           {[&](float* x) { gelu_mul(ctx, x, b.data(), rows, n, x); },
            [&](int64_t i, float* out) { f.gelu_mul(a.data() + i, b.data() + i, n, out); }},
+          {[&](float* x) { swiglu_clamped(ctx, x, b.data(), rows, n, x); },
+           [&](int64_t i, float* out) {
+             f.swiglu_clamped(a.data() + i, b.data() + i, 1.702f, 7.0f, n, out);
+           }},
           {[&](float* x) { softcap_in_place(ctx, x, 3.0f, rows, n); },
            [&](int64_t i, float* out) { f.softcap(a.data() + i, 3.0f, n, out); }},
       };
@@ -62,6 +66,20 @@ TEST_P(ElementwiseTest, EveryOpIsItsKernelOnEachRow) {
         EXPECT_EQ(stats[static_cast<size_t>(r)].argmax, want.argmax);
         EXPECT_EQ(stats[static_cast<size_t>(r)].entropy, want.entropy);
       }
+    }
+  }
+}
+
+TEST_P(ElementwiseTest, CopyRowsMovesRowsBetweenStrides) {
+  const int64_t rows = 500, n = 40;
+  const std::vector<float> x = random(rows * 56, 1);
+  std::vector<float> out(static_cast<size_t>(rows * 72), -1.0f);
+  copy_rows(ctx, x.data() + 8, 56, rows, n, out.data() + 16, 72);
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t i = 0; i < 72; ++i) {
+      const bool copied = i >= 16 && i < 16 + n && r * 72 + i < rows * 72;
+      ASSERT_EQ(out[static_cast<size_t>(r * 72 + i)],
+                copied ? x[static_cast<size_t>(r * 56 + 8 + i - 16)] : -1.0f);
     }
   }
 }

@@ -84,5 +84,26 @@ TEST_F(RopeTest, YarnBlendsFrequenciesAndScalesAttention) {
   }
 }
 
+// gpt-oss: the ramp's ends are not rounded to whole indices.
+TEST_F(RopeTest, YarnWithoutTruncation) {
+  RopeConfig config;
+  config.dim = 16;
+  config.scaling = RopeScaling::kYarn;
+  config.factor = 4.0;
+  config.original_context = 4096;
+  config.yarn_truncate = false;
+  RopeTable rope_table(config);
+  rope_table.prepare(ctx, std::vector<int32_t>{1});
+  const double magnitude = 0.1 * std::log(4.0) + 1.0;
+  const double low = 8.0 * std::log(4096.0 / (64.0 * M_PI)) / std::log(10000.0);
+  const double high = 8.0 * std::log(4096.0 / (2.0 * M_PI)) / std::log(10000.0);
+  for (int64_t i = 0; i < 8; ++i) {
+    const double f = std::pow(10000.0, -static_cast<double>(i) / 8.0);
+    const double ramp = std::min(1.0, std::max(0.0, (static_cast<double>(i) - low) / (high - low)));
+    const double angle = f / 4.0 * ramp + f * (1.0 - ramp);
+    EXPECT_NEAR(rope_table.sin(0)[i], magnitude * std::sin(angle), 2e-7) << i;
+  }
+}
+
 }  // namespace
 }  // namespace mete

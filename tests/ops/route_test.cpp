@@ -89,6 +89,39 @@ TEST_F(RouteTest, EveryGateMatchesItsDefinitionInDouble) {
   }
 }
 
+// DeepSeek: experts of the best groups only; a group ranks by its best score, or by the sum of its two best.
+TEST_F(RouteTest, OnlyExpertsOfTheBestGroupsAreChosen) {
+  RouterParams params = params_of(RouterGate::kSigmoid, 8, 3);
+  params.groups = 4;
+  params.groups_used = 2;
+  const std::vector<float> logits = {3.0f, -9.0f, 1.0f, 1.1f, 2.0f, -9.0f, 0.5f, 0.6f};
+  params.group_top = 1;
+  run(params, logits);
+  EXPECT_EQ(ids, (std::vector<int32_t>{0, 4, 1}));  // groups 0 and 2; -9 in group 0 before -9 in group 2
+  params.group_top = 2;
+  run(params, logits);
+  EXPECT_EQ(ids, (std::vector<int32_t>{3, 2, 7}));  // groups 1 and 3
+  // The bias counts for groups and experts, not for weights.
+  const std::vector<float> bias = {0, 0, 0, 0, 1.0f, 1.5f, 0, 0};
+  run(params, logits, bias.data());
+  EXPECT_EQ(ids, (std::vector<int32_t>{4, 5, 3}));
+  EXPECT_FLOAT_EQ(weights[1], 1.0f / (1.0f + std::exp(9.0f)));
+  params.groups_used = 4;  // all groups: as without
+  run(params, logits);
+  const std::vector<int32_t> all = ids;
+  params.groups = params.groups_used = params.group_top = 1;
+  run(params, logits);
+  EXPECT_EQ(ids, all);
+}
+
+TEST_F(RouteTest, NotANumberLeavesGroupsValid) {
+  RouterParams params = params_of(RouterGate::kSigmoid, 8, 4);
+  params.groups = 4;
+  params.groups_used = params.group_top = 2;
+  run(params, std::vector<float>(8, NAN));
+  EXPECT_EQ(ids, (std::vector<int32_t>{0, 1, 2, 3}));
+}
+
 TEST_F(RouteTest, TiesGoToTheLowerId) {
   for (const RouterGate gate : {RouterGate::kSoftmax, RouterGate::kSoftmaxOfTop, RouterGate::kSigmoid}) {
     run(params_of(gate, 6, 3), {1, 2, 2, 1, 2, 1, 0, 0, 0, 0, 0, 0});

@@ -82,7 +82,9 @@ inline std::vector<uint8_t> tiny_model_gguf(const nlohmann::json& json, DType ty
       const auto values = tensor["values"].get<std::vector<float>>();
       std::vector<uint8_t> raw(values.size() * 4);
       std::memcpy(raw.data(), values.data(), raw.size());
-      writer.tensor(name, DType::kF32, {static_cast<int64_t>(values.size())}, raw);
+      std::vector<int64_t> shape = {static_cast<int64_t>(values.size())};
+      if (tensor.contains("dims")) shape = tensor["dims"].get<std::vector<int64_t>>();
+      writer.tensor(name, DType::kF32, shape, raw);
       continue;
     }
     const auto dims = tensor["dims"].get<std::vector<int64_t>>();

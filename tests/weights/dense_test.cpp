@@ -7,6 +7,7 @@
 #include <cstdio>
 #include <fstream>
 
+#include "quant/dequant.h"
 #include "quant/quantize.h"
 #include "testing/gguf_writer.h"
 
@@ -105,6 +106,56 @@ TEST_F(DenseWeightsTest, PartsOfAFusedMatrixEqualThatMatrix) {
       EXPECT_EQ(std::memcmp(&part.bias[r], bias.data() + stored * 4, 4), 0);
     }
   }
+}
+
+// Rows 20 .. 52 of a matrix, transposed: float types keep their type, others become F32.
+TEST_F(DenseWeightsTest, TransposedPartsHoldTheDequantisedValues) {
+  for (const DType type : kAllDTypes) {
+    const int64_t cols = 256, rows = 60, first = 20, count = 33;
+    writer = GgufWriter();
+    const std::vector<uint8_t> raw = quantised(type, rows, cols, 3);
+    writer.tensor("a", type, {cols, rows}, raw);
+    const GgufFile gguf = file();
+    DenseWeights weights(gguf);
+    Linear linear;
+    const GgufTensor& tensor = weights.stacked("a");
+    weights.transposed_part(tensor, first, count, &linear);
+    weights.load(ctx, 0, {});
+    const bool floats = type == DType::kF32 || type == DType::kF16 || type == DType::kBF16;
+    ASSERT_EQ(linear.type, floats ? type : DType::kF32);
+    ASSERT_EQ(linear.rows, cols);
+    ASSERT_EQ(linear.cols, count);
+    std::vector<float> values(static_cast<size_t>(cols)), row(static_cast<size_t>(count));
+    std::vector<uint8_t> packed(row_bytes(linear.type, count));
+    for (int64_t r = 0; r < count; ++r) {
+      dequantize_row(type, raw.data() + static_cast<size_t>(first + r) * row_bytes(type, cols), values.data(),
+                     cols);
+      for (int64_t c = 0; c < cols; ++c) {
+        unpack_row(linear.type, linear.panels + static_cast<size_t>(c / 16) * linear.stride(),
+                   static_cast<int>(c % 16), count, packed.data());
+        dequantize_row(linear.type, packed.data(), row.data(), count);
+        ASSERT_EQ(row[static_cast<size_t>(r)], values[static_cast<size_t>(c)]) << name(type) << r << ' ' << c;
+      }
+    }
+  }
+}
+
+TEST_F(DenseWeightsTest, TablesBecomeFloatsAndMayBeMissing) {
+  writer.tensor("t", DType::kF16, {8, 3}, quantised(DType::kF16, 3, 8, 1));
+  writer.tensor("q", DType::kQ8_0, {32, 2}, quantised(DType::kQ8_0, 2, 32, 1));
+  const GgufFile gguf = file();
+  DenseWeights weights(gguf);
+  const float *t = nullptr, *none = nullptr;
+  EXPECT_TRUE(weights.optional_table("t", 3, 8, &t));
+  EXPECT_FALSE(weights.optional_table("missing", 3, 8, &none));
+  EXPECT_EQ(message_of([&] { weights.optional_table("q", 2, 32, &none); }),
+            "tensor \"q\" has type Q8_0, expected F32, F16 or BF16");
+  weights.load(ctx, 0, {});
+  const std::vector<uint8_t> raw = quantised(DType::kF16, 3, 8, 1);
+  std::vector<float> values(24);
+  dequantize_row(DType::kF16, raw.data(), values.data(), 24);
+  EXPECT_TRUE(std::equal(values.begin(), values.end(), t));
+  EXPECT_EQ(none, nullptr);
 }
 
 TEST_F(DenseWeightsTest, VectorsBecomeFloats) {
