@@ -121,7 +121,7 @@ double measure_load_latency_ns(size_t bytes) {
   }
   const uint8_t* at = line(0);
   const auto chase = [&](size_t hops) {
-    for (size_t i = 0; i < hops; ++i) std::memcpy(&at, at, sizeof at);
+    for (size_t i = 0; i < hops; ++i) std::memcpy(static_cast<void*>(&at), at, sizeof(void*));
     asm volatile("" : "+r"(at));
   };
   chase(std::min<size_t>(lines, 1 << 18));
