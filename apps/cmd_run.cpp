@@ -13,6 +13,7 @@
 #include "apps/conversation.h"
 #include "apps/grammar_options.h"
 #include "apps/progress.h"
+#include "base/energy.h"
 #include "engine/engine.h"
 #include "text/detokenizer.h"
 #include "text/stop_matcher.h"
@@ -37,6 +38,8 @@ struct Reply {
   std::string text;
   std::vector<int32_t> tokens;  ///< without a final end token
   FinishReason reason = FinishReason::kNone;
+  std::optional<double> joules;  ///< of the whole machine, from the request to the last token
+  std::string no_joules;         ///< why there is no figure
 };
 
 void declare(CLI::App& app, RunOptions& o) {
@@ -96,7 +99,9 @@ class Runner {
         options_(options),
         sampling_(sampling),
         compiler_(engine.runtime().tokenizer()),
-        grammar_(options.grammar.compile(compiler_)) {}
+        grammar_(options.grammar.compile(compiler_)) {
+    if (options.receipt || options.json) meter_.emplace();
+  }
 
   /// Generates one reply, streaming it to stdout unless `--json`. Throws Error for a prompt that cannot be.
   Reply generate(std::vector<int32_t> prompt) {
@@ -109,6 +114,7 @@ class Runner {
     if (request.max_tokens == 0) throw bad_usage("-n 0: nothing to generate");
     if (seq_) engine_.release(*seq_);
     seq_.reset();
+    const std::optional<double> joules = meter_ ? meter_->joules() : std::nullopt;
     seq_ = engine_.submit(request).value();
 
     Reply reply;
@@ -136,6 +142,10 @@ class Runner {
     }
     deliver(stops.put(detokenizer.finish()));
     deliver(stops.finish());
+    if (joules) {
+      if (const std::optional<double> now = meter_->joules()) reply.joules = *now - *joules;
+    }
+    if (meter_) reply.no_joules = meter_->why_not();
     return reply;
   }
 
@@ -153,9 +163,10 @@ class Runner {
   GrammarCompiler compiler_;
   std::shared_ptr<const Grammar> grammar_;  // null: none
   std::optional<SeqId> seq_;
+  std::optional<EnergyMeter> meter_;
 };
 
-nlohmann::ordered_json receipt_json(Engine& engine, SeqId seq) {
+nlohmann::ordered_json receipt_json(Engine& engine, SeqId seq, const Reply& reply) {
   const SequenceLedger& l = engine.ledger(seq);
   Runtime& r = engine.runtime();
   nlohmann::ordered_json receipt = {{"load_s", r.load_seconds()},
@@ -174,12 +185,14 @@ nlohmann::ordered_json receipt_json(Engine& engine, SeqId seq) {
                                     {"threads_batch", r.threads_batch()},
                                     {"context", r.max_context()}};
   if (ExpertStore* store = r.expert_store()) receipt["experts"] = experts_json(*store, l.spent());
+  receipt["joules"] = reply.joules ? nlohmann::ordered_json(*reply.joules) : nlohmann::ordered_json();
+  if (!reply.joules) receipt["joules_unavailable"] = reply.no_joules;
   receipt["ledger"] = {{"prefill", to_json(l.prefill())}, {"decode", to_json(l.decode())}};
   return receipt;
 }
 
-void print_receipt(Engine& engine, SeqId seq) {
-  const nlohmann::ordered_json j = receipt_json(engine, seq);
+void print_receipt(Engine& engine, SeqId seq, const Reply& reply) {
+  const nlohmann::ordered_json j = receipt_json(engine, seq, reply);
   const auto rate = [&](const char* tokens, const char* seconds) {
     return j[seconds] > 0 ? j[tokens].get<double>() / j[seconds].get<double>() : 0.0;
   };
@@ -196,6 +209,8 @@ void print_receipt(Engine& engine, SeqId seq) {
              j["threads"].get<int>());
   const SequenceLedger& l = engine.ledger(seq);
   if (j.contains("experts")) fmt::print(stderr, "{}\n", experts_text(j["experts"]));
+  fmt::print(stderr, "energy {}\n",
+             reply.joules ? fmt::format("{:.2f} J", *reply.joules) : "not available: " + reply.no_joules);
   fmt::print(stderr, "{}{}", describe("prefill", l.prefill()), describe("decode", l.decode()));
 }
 
@@ -205,7 +220,7 @@ void print_json(Engine& engine, SeqId seq, const Reply& reply) {
                                       {"prompt_tokens", engine.ledger(seq).prompt_tokens},
                                       {"finish_reason", name(reply.reason)},
                                       {"logits_hash", fmt::format("{:016x}", engine.logits_hash(seq))},
-                                      {"receipt", receipt_json(engine, seq)}};
+                                      {"receipt", receipt_json(engine, seq, reply)}};
   emit(out.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n");
 }
 
@@ -230,7 +245,7 @@ int run_once(Engine& engine, const RunOptions& o, const SamplingParams& sampling
     emit("\n");
   }
   report_end(reply, engine, o);
-  if (o.receipt) print_receipt(engine, runner.seq());
+  if (o.receipt) print_receipt(engine, runner.seq(), reply);
   return reply.reason == FinishReason::kCancelled && g_interrupts != 0 ? 130 : 0;
 }
 
@@ -280,7 +295,7 @@ int chat(Engine& engine, const RunOptions& o, const SamplingParams& sampling,
       const Reply reply = runner.generate(encode_chat(engine.runtime().tokenizer(), chat_template, messages));
       if (!emit("\n")) return 0;
       report_end(reply, engine, o);
-      if (o.receipt) print_receipt(engine, runner.seq());
+      if (o.receipt) print_receipt(engine, runner.seq(), reply);
       messages.push_back({"assistant", reply.text});
     } catch (const Error& error) {
       if (error.code() != Code::kUsage) throw;

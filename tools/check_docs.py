@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
 """Checks the documentation against the tree: every path that a Markdown file names in backquotes exists, every
-`mete` option that the README shows is known to the sources, and the README has at most 150 lines.
+`mete` option that the README shows is known to the sources, docs/results.md is what bench/results says, and the README
+has at most 150 lines.
 
 Exit status 0 if all hold, 1 with one line per problem."""
 import pathlib
 import re
+import subprocess
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -27,6 +29,9 @@ def check():
                 for option in OPTION.findall(line):
                     if option not in sources and option not in ("--help", "--version"):
                         problems.append(f"{rel}:{number}: no command has the option {option}")
+    made = subprocess.run([sys.executable, ROOT / "tools" / "make_results.py", "--check"], capture_output=True, text=True)
+    if made.returncode != 0:
+        problems.append((made.stdout + made.stderr).strip())
     readme = (ROOT / "README.md").read_text().count("\n")
     if readme > 150:
         problems.append(f"README.md: {readme} lines, at most 150")

@@ -32,6 +32,7 @@ class Run(unittest.TestCase):
             parts = sum(part["s"] for part in ledger["parts"].values())
             self.assertAlmostEqual(parts, seconds, delta=0.03 * seconds, msg=phase)
         self.assertEqual(r["ledger"]["decode"]["generated_tokens"], 63)
+        self.assertTrue(r["joules"] > 0 if r["joules"] is not None else r["joules_unavailable"])
 
     def test_same_text_and_hash_for_every_way_to_run(self):
         base = ("run", "-m", SMOLLM2, "-p", PROMPT, "-n", 24, "--json")

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Compares mete with llama.cpp and ik_llama.cpp on the same files, interleaved, beside the machine's measured limits.
 
-    bench/run_peers.py -m MODEL.gguf [-m ...] --text wikitext2-valid.txt --name NAME \\
+    bench/peers/run_peers.py -m MODEL.gguf [-m ...] --text wikitext2-valid.txt --name NAME \\
         --mete build/release --llama LLAMA_BIN_DIR --ik IK_BIN_DIR --ceiling build/release/bench/bench_ceiling
 
-Engines whose folder is not given are left out. Folders may also come from METE_BIN, METE_LLAMA_BIN, METE_IK_BIN,
+Engines whose folder is not given, or lacks a program, are left out and said to be missing. Folders may also come from METE_BIN, METE_LLAMA_BIN, METE_IK_BIN,
 METE_CEILING. Rows go to bench/results/<date>-<name>.json, a Markdown table to stdout, progress to stderr.
 What the columns mean: bench/README.md. Exit status 1 if a command failed.
 """
@@ -18,6 +18,7 @@ import tempfile
 import time
 
 import engines
+import tables
 from model_cost import read_model_cost
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -55,7 +56,7 @@ class Run:
 
 def reference_perplexity(model, text):
     """llama.cpp's answer from the golden data for this file and text, or None."""
-    folder = os.path.join(HERE, "..", "tests", "golden", "llama")
+    folder = os.path.join(HERE, "..", "..", "tests", "golden", "llama")
     for name in sorted(os.listdir(folder)):
         if name.endswith(".json"):
             with open(os.path.join(folder, name), encoding="utf-8") as file:
@@ -178,52 +179,6 @@ def finish(run):
     return {str(k): v for k, v in limits.items()}
 
 
-def is_wrong(run, row):
-    for answer in run.answers:
-        if answer["model"] == row["model"] and answer["engine"] == row["engine"] and answer.get("wrong"):
-            return row["test"].startswith("pp") or answer.get("wrong_token_by_token", True)
-    return False
-
-
-def cell(run, row):
-    if row is None or row["median"] is None:
-        return "-"
-    low, high = row["quartiles"]
-    digits = 3 if row["test"] == "start_s" else 1
-    text = f"{row['median']:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
-    if "limit_share" in row:
-        text += f" {100 * row['limit_share']:.0f} %"
-    return text + (" **wrong**" if is_wrong(run, row) else "")
-
-
-def table(run, limits):
-    lines = []
-    for model in dict.fromkeys(r["model"] for r in run.rows):
-        lines += [f"### {model}", "", "| test | threads | " + " | ".join(run.names)
-                  + "".join(f" | mete / {n}" for n in run.names if n != "mete") + " |",
-                  "|" + "---|" * (2 + len(run.names) + sum(n != "mete" for n in run.names))]
-        for test, threads in dict.fromkeys((r["test"], r["threads"]) for r in run.rows if r["model"] == model):
-            of = {r["engine"]: r for r in run.rows if (r["model"], r["test"], r["threads"]) == (model, test, threads)}
-            ratios = [of.get(n, {}).get("mete_ratio") for n in run.names if n != "mete"]
-            lines.append(f"| {test} | {threads} | " + " | ".join(cell(run, of.get(n)) for n in run.names)
-                         + "".join(f" | {r:.2f}" if r else " | -" for r in ratios) + " |")
-        lines.append("")
-        for answer in (a for a in run.answers if a["model"] == model):
-            single = answer.get("ppl_one_window_token_by_token")
-            lines.append(f"{answer['engine']}: perplexity {answer['ppl']:.3f} +- {answer['ppl_se']:.3f}"
-                         + (f", wrong (reference {answer['reference_ppl']:.3f})" if answer.get("wrong") else "")
-                         + (f"; token by token {single:.3f} on the first window, reference "
-                            f"{answer['reference_ppl_one_window']:.3f}" if single else "") + "  ")
-        lines.append("")
-    other = max((r.get("other_cpus", 0) for r in run.rows), default=0)
-    lines.append(f"Other processes used at most {other:.2f} CPUs during a speed measurement.  ")
-    for threads, limit in limits.items():
-        if limit["read_gb_s"]:
-            lines.append(f"Limits with {threads} thread(s): read {limit['read_gb_s']:.1f} GB/s, int8 "
-                         f"{limit['int8_tops']:.2f} TOPS, float32 {limit['f32_tflops']:.2f} TFLOPS (medians).  ")
-    return "\n".join(lines)
-
-
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-m", "--model", action="append", required=True)
@@ -242,17 +197,37 @@ def parse_arguments():
                         help="repeat a speed measurement while other processes used more than this")
     parser.add_argument("--tries", type=int, default=3, help="measurements for --quiet, the quietest counts")
     parser.add_argument("--no-perplexity", action="store_true", help="trust the engines' answers")
-    parser.add_argument("--results", default=os.path.join(HERE, "results"), metavar="DIR")
+    parser.add_argument("--results", default=os.path.join(HERE, "..", "results"), metavar="DIR")
     return parser.parse_args()
+
+
+def find_contestants(arguments):
+    """(engines that are there, what is missing)."""
+    contestants, missing = [], []
+    for make, folder, option in ((engines.Mete, arguments.mete, "--mete"), (engines.Llama, arguments.llama, "--llama"),
+                                 (engines.IkLlama, arguments.ik, "--ik")):
+        if not folder:
+            missing.append(f"{make.name}: no folder given ({option})")
+            continue
+        engine = make(os.path.abspath(folder))
+        lacking = engine.lacking()
+        if lacking:
+            missing.append(f"{make.name}: {engine.folder} has no {', '.join(lacking)}")
+        else:
+            contestants.append(engine)
+    if not arguments.ceiling:
+        missing.append("limits: no bench_ceiling given (--ceiling); shares of the limit are left out")
+    return contestants, missing
 
 
 def main():
     arguments = parse_arguments()
     arguments.text = os.path.abspath(arguments.text)
-    contestants = [make(os.path.abspath(folder)) for make, folder in (
-        (engines.Mete, arguments.mete), (engines.Llama, arguments.llama), (engines.IkLlama, arguments.ik)) if folder]
+    contestants, missing = find_contestants(arguments)
+    for line in missing:
+        say(f"missing: {line}")
     if not contestants:
-        raise SystemExit("run_peers.py: no engine given (--mete, --llama, --ik)")
+        raise SystemExit("run_peers.py: no engine to measure (--mete, --llama, --ik)")
     ceiling = engines.Ceiling(os.path.abspath(arguments.ceiling)) if arguments.ceiling else None
     run = Run(arguments, [e.name for e in contestants])
     started, load = datetime.datetime.now(), os.getloadavg()
@@ -271,23 +246,19 @@ def main():
         if arguments.start_rounds:
             measure_start_and_memory(run, model, contestants, arguments.start_rounds)
         limits = finish(run)
+        data = dict(kind="peers", date=f"{started:%Y-%m-%d %H:%M}", cpu=engines.cpu_name(), kernel=platform.release(),
+                    command=" ".join(["bench/peers/run_peers.py", *engines.shown_arguments()]), missing=missing,
+                    load_before=load, load_after=os.getloadavg(), limits=limits, models=run.costs, answers=run.answers,
+                    rows=run.rows, ceilings=run.ceilings, failures=run.failures)
         with open(path, "w", encoding="utf-8") as out:
-            json.dump(dict(date=f"{started:%Y-%m-%d %H:%M}", cpu=cpu_name(), kernel=platform.release(),
-                           load_before=load, load_after=os.getloadavg(), limits=limits, models=run.costs,
-                           answers=run.answers, rows=run.rows, ceilings=run.ceilings, failures=run.failures),
-                      out, indent=1)
-    print(table(run, limits))
+            json.dump(data, out, indent=1)
+    print(tables.peers(data))
+    for line in missing:
+        print(f"missing: {line}  ")
     for failure in run.failures:
         print(f"FAILED {failure}")
     say(f"rows in {path}")
     return 1 if run.failures else 0
-
-
-def cpu_name():
-    with open("/proc/cpuinfo", encoding="utf-8") as file:
-        fields = dict(line.split(":", 1) for line in file.read().split("\n\n")[0].splitlines() if ":" in line)
-    fields = {k.strip(): v.strip() for k, v in fields.items()}
-    return f"{fields.get('model name')} (family {fields.get('cpu family')}, model {fields.get('model')})"
 
 
 if __name__ == "__main__":

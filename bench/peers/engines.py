@@ -1,9 +1,10 @@
-"""How run_peers.py drives each engine: commands, and what to read from their output."""
+"""How run_peers.py and run_servers.py drive each engine: commands, and what to read from their output."""
 import json
 import os
 import re
 import statistics
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -29,6 +30,18 @@ def busy_seconds():
     with open("/proc/stat", encoding="ascii") as file:
         ticks = [int(x) for x in file.readline().split()[1:9]]
     return (sum(ticks) - ticks[3] - ticks[4]) / os.sysconf("SC_CLK_TCK")
+
+
+def cpu_name():
+    with open("/proc/cpuinfo", encoding="utf-8") as file:
+        fields = dict(line.split(":", 1) for line in file.read().split("\n\n")[0].splitlines() if ":" in line)
+    fields = {k.strip(): v.strip() for k, v in fields.items()}
+    return f"{fields.get('model name')} (family {fields.get('cpu family')}, model {fields.get('model')})"
+
+
+def shown_arguments():
+    """The command line without folders of this machine: a path becomes its last part."""
+    return [os.path.basename(word.rstrip("/")) if "/" in word else word for word in sys.argv[1:]]
 
 
 def execute(command):
@@ -66,6 +79,7 @@ class Engine:
     """An engine's binaries live in one folder. Methods return figures or raise Failed."""
 
     name = ""
+    programs = ()  # that must be there
 
     def __init__(self, folder):
         self.folder = folder
@@ -76,6 +90,9 @@ class Engine:
             raise Failed(f"{self.name}: no executable {path}")
         return path
 
+    def lacking(self):
+        return [p for p in self.programs if not os.access(os.path.join(self.folder, p), os.X_OK)]
+
     def perplexity_of(self, output):
         match = re.search(r"Final estimate: PPL.*= (\S+) \+/- (\S+)", output)
         if not match:
@@ -85,6 +102,7 @@ class Engine:
 
 class Mete(Engine):
     name = "mete"
+    programs = ("mete",)
 
     def speed(self, model, prompt, generate, depth, threads):
         out = execute([self.binary("mete"), "bench", "-m", model, "-p", str(prompt), "-n", str(generate), "-d",
@@ -105,6 +123,7 @@ class Mete(Engine):
 
 class Llama(Engine):
     name = "llama.cpp"
+    programs = ("llama-bench", "llama-perplexity", "llama-completion")
 
     def speed(self, model, prompt, generate, depth, threads):
         out = execute([self.binary("llama-bench"), "-m", model, "-p", str(prompt), "-n", str(generate), "-d",
@@ -126,6 +145,7 @@ class Llama(Engine):
 
 class IkLlama(Engine):
     name = "ik_llama.cpp"
+    programs = ("llama-bench", "llama-perplexity", "llama-sweep-bench")
 
     def speed(self, model, prompt, generate, depth, threads):
         if depth:
