@@ -4,6 +4,7 @@
 #include <filesystem>
 
 #include "apps/progress.h"
+#include "eval/task.h"
 
 namespace mete {
 
@@ -15,6 +16,16 @@ void EvalOptions::add_to(CLI::App& app) {
       ->capture_default_str();
   app.add_option("--data", data, "folder of texts and data sets (default: METE_DATA_DIR)");
   app.add_flag("--json", json, "print one JSON object on stdout and nothing else");
+  add_text_options(app);
+  add_task_options(app);
+  const char* group = "Price list";
+  app.add_option("--sweep", sweep,
+                 "TOML file of settings to compare (docs/eval.md); -m, -f, --data go before its own")
+      ->group(group);
+  app.add_option("--svg", svg, "with --sweep: write the plot of the frontier to this file")->group(group);
+}
+
+void EvalOptions::add_text_options(CLI::App& app) {
   const char* text = "Perplexity and KL on a text";
   app.add_option("-f,--file", file, "text to score; also looked for in the data folder")->group(text);
   app.add_option("-c,--ctx-size", window, "tokens per window")
@@ -46,10 +57,61 @@ void EvalOptions::add_to(CLI::App& app) {
       ->group(text);
 }
 
+void EvalOptions::add_task_options(CLI::App& app) {
+  const char* group = "Tasks";
+  app.add_option(
+         "--tasks", tasks,
+         "comma-separated: needle, multikey (facts hidden in a long text), recall (word pairs), gsm8k, "
+         "humaneval, specbench (speed only)")
+      ->delimiter(',')
+      ->group(group);
+  app.add_option("--samples", samples, "questions per task; -1: all of a data set")
+      ->capture_default_str()
+      ->group(group);
+  app.add_option("--seed", seed, "chooses and makes the questions")->capture_default_str()->group(group);
+  app.add_option("--task-tokens", task_tokens, "needle, multikey, recall: length of a prompt")
+      ->check(CLI::Range(int64_t{16}, int64_t{1} << 20))
+      ->capture_default_str()
+      ->group(group);
+  app.add_option("--task-ctx", task_context, "context of the tasks: prompt and answer")
+      ->check(CLI::Range(int64_t{16}, int64_t{1} << 20))
+      ->capture_default_str()
+      ->group(group);
+  app.add_option("--depths", depths, "comma-separated, 0 to 1: where the asked fact lies")
+      ->delimiter(',')
+      ->check(CLI::Range(0.0, 1.0))
+      ->capture_default_str()
+      ->group(group);
+  app.add_option("--haystack", haystack,
+                 "needle, multikey: the long text; also looked for in the data folder")
+      ->capture_default_str()
+      ->group(group);
+  app.add_flag("--allow-code-execution", allow_code,
+               "humaneval: run the programs that the model writes, under bubblewrap")
+      ->group(group);
+}
+
 void EvalOptions::check(const CLI::App& app) const {
   const auto given = [&](const char* name) { return app.count(name) > 0; };
   if (model.model.empty()) throw bad_usage("-m is missing: a GGUF file, or org/name");
   if (chunks == 0 || chunks < -1) throw bad_usage("--chunks: found {}, expected -1 or at least 1", chunks);
+  if (file.empty() && tasks.empty()) throw bad_usage("nothing to do: -f names a text, --tasks tasks");
+  if (tasks.empty()) {
+    for (const char* name : {"--samples", "--seed", "--task-tokens", "--task-ctx", "--depths", "--haystack",
+                             "--allow-code-execution"}) {
+      if (given(name)) throw bad_usage("{} has no effect without --tasks", name);
+    }
+  }
+  if (samples < -1 || samples == 0)
+    throw bad_usage("--samples: found {}, expected -1 or at least 1", samples);
+  for (const std::string& task : tasks) {
+    const TaskKind kind = parse_task(task);
+    if (samples == -1 && kind <= TaskKind::kRecall) {
+      throw bad_usage("--samples -1: the task {} is made, not read; say how many", task);
+    }
+  }
+  if (!svg.empty()) throw bad_usage("--svg has no effect without --sweep");
+  if (compact > 0 && save_logits.empty()) throw bad_usage("--compact has no effect without --save-logits");
   if (file.empty()) {
     for (const char* name :
          {"--ctx-size", "--chunks", "--reference", "--buckets", "--save-logits", "--compact"}) {

@@ -1,5 +1,7 @@
 #include "apps/eval_quality.h"
 
+#include <filesystem>
+
 #include "apps/progress.h"
 
 namespace mete {
@@ -79,6 +81,18 @@ double time_decoding(Runtime& runtime, const Windows& windows) {
   return static_cast<double>(end - begin) / seconds;
 }
 
+/// Throws Error(kRuntime) if there is less room where the file is or will be.
+void require_space(const std::string& path, int64_t bytes) {
+  namespace fs = std::filesystem;
+  const fs::path place = fs::exists(path) ? fs::path(path) : fs::absolute(path).parent_path();
+  std::error_code failed;
+  const fs::space_info space = fs::space(place, failed);
+  if (!failed && space.available < static_cast<uint64_t>(bytes)) {
+    throw run_failure("{}: logits of {} bytes, but {} are free there (--chunks, --compact)", path, bytes,
+                      space.available);
+  }
+}
+
 }  // namespace
 
 QualityResult measure_quality(const EvalOptions& o, int decode_repetitions) {
@@ -95,6 +109,7 @@ QualityResult measure_quality(const EvalOptions& o, int decode_repetitions) {
   std::unique_ptr<LogitsWriter> save;
   RowSink sink;
   if (!o.save_logits.empty()) {
+    require_space(o.save_logits, LogitsWriter::bytes(vocab, windows, o.compact));
     save = std::make_unique<LogitsWriter>(o.save_logits, vocab, windows, o.compact);
     sink = [&](const float* logits, int32_t target) { save->row(logits, target); };
   }

@@ -81,4 +81,45 @@ std::string quality_text(const EvalOptions& o, const QualityResult& result) {
   return out;
 }
 
+nlohmann::ordered_json tasks_json(const std::vector<NamedTaskResult>& results) {
+  nlohmann::ordered_json out = nlohmann::ordered_json::array();
+  for (const auto& [kind, r] : results) {
+    nlohmann::ordered_json entry = {{"task", name(kind)}, {"samples", r.score.items}};
+    if (r.judged) {
+      entry["right"] = r.score.right;
+      entry["score"] = r.score.share();
+      entry["score_se"] = r.score.error();
+    }
+    entry["prompt_tokens_mean"] = r.prompt_tokens;
+    entry["answer_tokens_mean"] = r.answer_tokens;
+    entry["cut_off"] = r.cut_off;
+    entry["decode_tokens_per_s"] = r.decode_rate;
+    for (const auto& [group, score] : r.groups) {
+      if (group.empty()) continue;
+      entry["groups"][group]["samples"] = score.items;
+      if (r.judged) entry["groups"][group]["right"] = score.right;
+    }
+    out.push_back(entry);
+  }
+  return out;
+}
+
+std::string tasks_text(const std::vector<NamedTaskResult>& results) {
+  std::string out = fmt::format("{:<10} {:>16} {:>14} {:>14} {:>8} {:>9}\n", "task", "right", "prompt tokens",
+                                "answer tokens", "cut off", "tokens/s");
+  for (const auto& [kind, r] : results) {
+    const std::string right =
+        r.judged ? fmt::format("{}/{} = {:.3f}", r.score.right, r.score.items, r.score.share())
+                 : fmt::format("({} prompts)", r.score.items);
+    out += fmt::format("{:<10} {:>16} {:>14.1f} {:>14.1f} {:>8} {:>9.1f}\n", name(kind), right,
+                       r.prompt_tokens, r.answer_tokens, r.cut_off, r.decode_rate);
+    for (const auto& [group, score] : r.groups) {
+      if (!group.empty() && r.judged) {
+        out += fmt::format("  {:<8} {:>16}\n", group, fmt::format("{}/{}", score.right, score.items));
+      }
+    }
+  }
+  return out;
+}
+
 }  // namespace mete

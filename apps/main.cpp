@@ -18,7 +18,7 @@ struct Command {
 constexpr Command kCommands[] = {
     {"run", mete::cmd_run, "answer a prompt, or chat"},
     {"bench", mete::cmd_bench, "measure prefill and decode speed as a share of the machine's limit"},
-    {"eval", mete::cmd_eval, "perplexity of a text"},
+    {"eval", mete::cmd_eval, "what a model and its settings cost in quality: perplexity, KL, tasks, price lists"},
     {"inspect", mete::cmd_inspect, "what is in a model file, and what the engine would do with it"},
     {"tokenize", mete::cmd_tokenize, "text to token ids"},
 };

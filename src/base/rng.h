@@ -11,6 +11,7 @@ enum class Purpose : uint32_t {
   kXtc = 2,
   kMirostat = 3,
   kEviction = 4,
+  kEval = 10,
   kTrain = 20,
   kTest = 1000
 };
