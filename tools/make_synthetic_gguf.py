@@ -5,7 +5,8 @@
 
 The blocks are drawn directly in their quantised form (random codes and sub-scales, float16 scales chosen so that a
 weight has mean 0 and deviation 0.7 / sqrt(columns)), which keeps the forward pass finite. What the model says is
-noise. The tokenizer's metadata are copied byte for byte from --tokenizer-from, whose token count is the vocabulary.
+noise, and routers of random weights spread tokens evenly over the experts. The tokenizer's metadata are copied byte
+for byte from --tokenizer-from, whose token count is the vocabulary.
 The same arguments give the same file. Needs numpy.
 """
 import argparse
@@ -19,7 +20,8 @@ import numpy as np
 ALIGNMENT = 32
 CHUNK_BLOCKS = 1 << 16  # blocks drawn at a time: bounds memory
 
-# name: layers, width, heads, KV heads, head size, feed-forward width, tied embedding, QKV bias, RoPE base, context.
+# name: layers, width, heads, KV heads, head size, feed-forward width, tied embedding, QKV bias, RoPE base, context;
+# with experts: their number, how many a token uses, and `ffn` is the width of one.
 SHAPES = {
     "qwen2-1.5b": dict(arch="qwen2", layers=28, d=1536, heads=12, kv_heads=2, head=128, ffn=8960, tied=True,
                        bias=True, rope_base=1e6, context=32768, eps=1e-6),
@@ -27,6 +29,8 @@ SHAPES = {
                       bias=False, rope_base=5e5, context=131072, eps=1e-5),
     "llama3-8b": dict(arch="llama", layers=32, d=4096, heads=32, kv_heads=8, head=128, ffn=14336, tied=False,
                       bias=False, rope_base=5e5, context=8192, eps=1e-5),
+    "qwen3-30b-a3b": dict(arch="qwen3moe", layers=48, d=2048, heads=32, kv_heads=4, head=128, ffn=768, experts=128,
+                          used=8, tied=False, bias=False, qk_norm=True, rope_base=1e6, context=40960, eps=1e-6),
 }
 
 # name: GGUF type id, weights per block, bytes per block, deviation of a weight for unit scale, layout of the scales
@@ -114,35 +118,45 @@ def more_bits(layer, layers):
 
 
 def tensors_of(shape, mix, vocab):
-    """(name, columns, rows, type) of every tensor; rows 0 means a vector of F32."""
+    """(name, columns, rows, type, stack) of every tensor; rows 0 means a vector of F32, stack > 0 a third dimension."""
     plain, larger, embedding, _ = MIXES[mix]
     d, ffn = shape["d"], shape["ffn"]
+    experts = shape.get("experts", 0)
     q_width, kv_width = shape["heads"] * shape["head"], shape["kv_heads"] * shape["head"]
-    yield "token_embd.weight", d, vocab, embedding
+    yield "token_embd.weight", d, vocab, embedding, 0
     for layer in range(shape["layers"]):
         name = f"blk.{layer}."
         important = larger if more_bits(layer, shape["layers"]) else plain
-        yield name + "attn_norm.weight", d, 0, "F32"
-        yield name + "attn_q.weight", d, q_width, plain
-        yield name + "attn_k.weight", d, kv_width, plain
-        yield name + "attn_v.weight", d, kv_width, important
+        yield name + "attn_norm.weight", d, 0, "F32", 0
+        yield name + "attn_q.weight", d, q_width, plain, 0
+        yield name + "attn_k.weight", d, kv_width, plain, 0
+        yield name + "attn_v.weight", d, kv_width, important, 0
         if shape["bias"]:
-            yield name + "attn_q.bias", q_width, 0, "F32"
-            yield name + "attn_k.bias", kv_width, 0, "F32"
-            yield name + "attn_v.bias", kv_width, 0, "F32"
-        yield name + "attn_output.weight", q_width, d, plain
-        yield name + "ffn_norm.weight", d, 0, "F32"
-        yield name + "ffn_gate.weight", d, ffn, plain
-        yield name + "ffn_up.weight", d, ffn, plain
-        yield name + "ffn_down.weight", ffn, d, important
-    yield "output_norm.weight", d, 0, "F32"
+            yield name + "attn_q.bias", q_width, 0, "F32", 0
+            yield name + "attn_k.bias", kv_width, 0, "F32", 0
+            yield name + "attn_v.bias", kv_width, 0, "F32", 0
+        if shape.get("qk_norm"):
+            yield name + "attn_q_norm.weight", shape["head"], 0, "F32", 0
+            yield name + "attn_k_norm.weight", shape["head"], 0, "F32", 0
+        yield name + "attn_output.weight", q_width, d, plain, 0
+        yield name + "ffn_norm.weight", d, 0, "F32", 0
+        if experts:
+            yield name + "ffn_gate_inp.weight", d, experts, "F32", 0
+            yield name + "ffn_gate_exps.weight", d, ffn, plain, experts
+            yield name + "ffn_up_exps.weight", d, ffn, plain, experts
+            yield name + "ffn_down_exps.weight", ffn, d, plain, experts
+            continue
+        yield name + "ffn_gate.weight", d, ffn, plain, 0
+        yield name + "ffn_up.weight", d, ffn, plain, 0
+        yield name + "ffn_down.weight", ffn, d, important, 0
+    yield "output_norm.weight", d, 0, "F32", 0
     if not shape["tied"]:
-        yield "output.weight", d, vocab, embedding
+        yield "output.weight", d, vocab, embedding, 0
 
 
 def tensor_bytes(columns, rows, kind):
     if kind == "F32":
-        return 4 * columns
+        return 4 * columns * max(rows, 1)
     _, weights, size, _, _ = TYPES[kind]
     if columns % weights:
         fail(f"rows of {columns} weights do not fill blocks of {kind} ({weights} weights)")
@@ -151,7 +165,9 @@ def tensor_bytes(columns, rows, kind):
 
 def write_tensor(out, rng, name, columns, rows, kind):
     if kind == "F32":
-        values = np.ones(columns) if name.endswith("norm.weight") else rng.normal(0, 0.1, columns)
+        norm = name.endswith("norm.weight")
+        deviation = 2 / math.sqrt(columns) if rows else 0.1
+        values = np.ones(columns) if norm else rng.normal(0, deviation, columns * max(rows, 1))
         out.write(values.astype("<f4").tobytes())
         return
     _, weights, size, deviation, scales = TYPES[kind]
@@ -182,6 +198,12 @@ def write_file(path, shape, mix, tokenizer, seed):
              pair(arch + ".rope.dimension_count", shape["head"]), pair(arch + ".vocab_size", vocab),
              pair(arch + ".rope.freq_base", float(shape["rope_base"])),
              pair(arch + ".attention.layer_norm_rms_epsilon", float(shape["eps"]))]
+    if shape.get("experts"):
+        pairs += [pair(arch + ".expert_count", shape["experts"]), pair(arch + ".expert_used_count", shape["used"]),
+                  pair(arch + ".expert_feed_forward_length", shape["ffn"])]
+    if shape["heads"] * shape["head"] != shape["d"]:
+        pairs += [pair(arch + ".attention.key_length", shape["head"]),
+                  pair(arch + ".attention.value_length", shape["head"])]
     pairs += [raw for key, raw in tokenizer.pairs.items() if key.startswith("tokenizer.")]
     tensors = list(tensors_of(shape, mix, vocab))
 
@@ -190,15 +212,15 @@ def write_file(path, shape, mix, tokenizer, seed):
         out.write(struct.pack("<4sIQQ", b"GGUF", 3, len(tensors), len(pairs)))
         out.write(b"".join(pairs))
         offset = 0
-        for name, columns, rows, kind in tensors:
-            sizes = [columns, rows] if rows else [columns]
+        for name, columns, rows, kind, stack in tensors:
+            sizes = [columns] + [size for size in (rows, stack) if size]
             type_id = 0 if kind == "F32" else TYPES[kind][0]
             out.write(string(name) + struct.pack("<I", len(sizes)) + struct.pack(f"<{len(sizes)}Q", *sizes))
             out.write(struct.pack("<IQ", type_id, offset))
-            offset += -(-tensor_bytes(columns, rows, kind) // ALIGNMENT) * ALIGNMENT
+            offset += -(-tensor_bytes(columns, rows * max(stack, 1), kind) // ALIGNMENT) * ALIGNMENT
         out.write(bytes(-out.tell() % ALIGNMENT))
-        for name, columns, rows, kind in tensors:
-            write_tensor(out, rng, name, columns, rows, kind)
+        for name, columns, rows, kind, stack in tensors:
+            write_tensor(out, rng, name, columns, rows * max(stack, 1), kind)
             out.write(bytes(-out.tell() % ALIGNMENT))
 
 
