@@ -98,6 +98,7 @@ void ModelOptions::add_to(CLI::App& app, bool with_context) {
   app.add_option("--cache-type-v", cache_v, "(-ctv) storage of values: f16, bf16, q8_0")
       ->capture_default_str();
   experts.add_to(app);
+  add_memory_to(app);
 }
 
 void ExpertArgs::add_to(CLI::App& app) {
@@ -127,11 +128,11 @@ void ExpertArgs::add_to(CLI::App& app) {
       app.add_flag("--expert-buffered", buffered, "read through the page cache")->group(group));
 }
 
-ExpertOptions ExpertArgs::finish() const {
+ExpertOptions ExpertArgs::finish(bool ceiling) const {
   ExpertOptions out = options;
   for (const CLI::Option* option : of_store_) {
-    if (option->count() > 0 && !out.streamed()) {
-      throw bad_usage("{} has no effect without --expert-slots", option->get_name(false, false));
+    if (option->count() > 0 && !out.streamed() && !ceiling) {
+      throw bad_usage("{} has no effect without --expert-slots or --memory", option->get_name(false, false));
     }
   }
   out.policy = parse_replace_kind(policy).value();
@@ -144,6 +145,22 @@ ExpertOptions ExpertArgs::finish() const {
   return out;
 }
 
+void ModelOptions::add_memory_to(CLI::App& app) {
+  app.add_option(
+      "--memory", memory,
+      "ceiling for the whole process, such as 6GiB; auto: what the system and the memory cgroups leave");
+  app.add_option("--memory-file", memory_file,
+                 "file that holds the ceiling, read at start if --memory is not given, and again at SIGUSR1");
+}
+
+int64_t read_memory_file(const std::string& path) {
+  std::string text = read_text_file(path);
+  while (!text.empty() && (text.back() == '\n' || text.back() == ' ')) text.pop_back();
+  const Result<int64_t> bytes = parse_memory(text);
+  if (!bytes) throw bad_usage("{}: {}", path, bytes.error().message());
+  return *bytes;
+}
+
 RuntimeConfig ModelOptions::config() const {
   RuntimeConfig config;
   config.model_path = model;
@@ -153,7 +170,12 @@ RuntimeConfig ModelOptions::config() const {
   config.max_rows = std::min(batch, ubatch);
   config.key_codec = kv_codec_option("--cache-type-k", cache_k);
   config.value_codec = kv_codec_option("--cache-type-v", cache_v);
-  config.experts = experts.finish();
+  if (!memory.empty()) {
+    config.memory_bytes = parse_memory(memory).value();
+  } else if (!memory_file.empty()) {
+    config.memory_bytes = read_memory_file(memory_file);
+  }
+  config.experts = experts.finish(config.memory_bytes > 0);
   return config;
 }
 

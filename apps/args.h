@@ -17,6 +17,9 @@ std::vector<std::string> expand_short_names(const std::vector<std::string>& args
 /// 2, after printing what was wrong), else -1.
 int parse(CLI::App& app, const std::vector<std::string>& args);
 
+/// The ceiling that a file of `--memory-file` holds, in bytes. Throws Error(kUsage) naming it.
+int64_t read_memory_file(const std::string& path);
+
 /// --expert-slots and what goes with it.
 struct ExpertArgs {
   ExpertOptions options;
@@ -25,21 +28,24 @@ struct ExpertArgs {
 
   void add_to(CLI::App& app);
   /// Throws Error(kUsage) for values that cannot be, or that have no effect.
-  ExpertOptions finish() const;
+  /// `ceiling`: --memory is given, which keeps experts on the drive as it must.
+  ExpertOptions finish(bool ceiling) const;
 
  private:
   std::vector<CLI::Option*> of_store_;
 };
 
-/// -m, -t, -tb, -c, -b, -ub, -ctk, -ctv, --expert-...
+/// -m, -t, -tb, -c, -b, -ub, -ctk, -ctv, --expert-..., --memory, --memory-file
 struct ModelOptions {
   std::string model;
   int threads = 0, threads_batch = 0;
   int64_t context = 0, batch = 2048, ubatch = 512;
   std::string cache_k = "f16", cache_v = "f16";
   ExpertArgs experts;
+  std::string memory, memory_file;
 
   void add_to(CLI::App& app, bool with_context = true);
+  void add_memory_to(CLI::App& app);
   /// Throws Error(kUsage) for values that cannot be.
   RuntimeConfig config() const;
 };
@@ -61,6 +67,10 @@ struct SamplingOptions {
   std::vector<std::pair<CLI::Option*, SamplerStage>> of_stage_;  // options that only this stage reads
   std::vector<CLI::Option*> mirostat_only_;
 };
+
+/// Bytes per byte of a text that it takes on the way from the option to the model, beside the tokenizer's:
+/// the text itself, its rendering, ids and the buffers of the conversion.
+inline constexpr int64_t kTextCopies = 16;
 
 /// Whole file as bytes; throws Error(kRuntime) naming it.
 std::string read_text_file(const std::string& path);

@@ -5,6 +5,7 @@
 #include <ctime>
 #include <nlohmann/json.hpp>
 
+#include "apps/memory.h"
 #include "commit.h"
 #include "engine/receipt.h"
 
@@ -100,6 +101,7 @@ Json row_json(const BenchRow& row, const Runtime& runtime, const BenchOptions& o
   j["joules_per_token"] = f.joules_per_token ? Json(*f.joules_per_token) : Json();
   j["power"] = setting.power;
   j["peak_rss_bytes"] = row.peak_rss;
+  add_memory(j, runtime, row.memory);
   j["ledger_share"] = f.ledger_share;
   j["ledger"] = to_json(f.ledger);
   return j;

@@ -24,6 +24,7 @@ struct BenchRow {
   BenchTest test;
   std::vector<BenchSample> samples;
   MachineLimits limits;  ///< measured right after the samples, with as many threads
+  MemoryUse memory;
   int64_t peak_rss = 0;
 };
 

@@ -9,6 +9,7 @@
 #include "apps/bench_rows.h"
 #include "apps/commands.h"
 #include "apps/conversation.h"
+#include "apps/memory.h"
 #include "apps/progress.h"
 #include "format/drive_probe.h"
 #include "format/hub_cache.h"
@@ -16,7 +17,7 @@
 namespace mete {
 namespace {
 
-constexpr size_t kCeilingBytes = size_t{256} << 20;
+constexpr size_t kCeilingBytes = size_t{256} << 20, kLeastCeilingBytes = size_t{64} << 20;
 
 /// One line of JSON as soon as a row is done, or all rows at the end.
 class Output {
@@ -74,8 +75,8 @@ LoadRow measure_load(const RuntimeConfig& config, const BenchOptions& o, bool co
   return row;
 }
 
-BenchRow run_test(BenchRunner& runner, const BenchTest& test, const BenchOptions& o, Progress& progress,
-                  int64_t& done, int64_t total) {
+BenchRow run_test(const Runtime& runtime, BenchRunner& runner, const BenchTest& test, const BenchOptions& o,
+                  Progress& progress, int64_t& done, int64_t tests) {
   BenchRow row;
   row.test = test;
   reset_peak_rss();
@@ -86,11 +87,16 @@ BenchRow run_test(BenchRunner& runner, const BenchTest& test, const BenchOptions
   }
   for (int64_t i = 0; i < o.repetitions; ++i) {
     row.samples.push_back(runner.run(test, i + 1));
-    progress.update(++done, total);
+    progress.update(++done, tests);
   }
   row.peak_rss = peak_rss_bytes();
+  row.memory = runtime.memory_use(0);
+  // Under a ceiling of memory the measurement's buffer must fit below it.
+  const MemoryPlan& memory = runtime.memory_plan();
+  const auto room = static_cast<size_t>(memory.budget > 0 ? memory.budget - total(memory.lines) : INT64_MAX);
+  if (room < kLeastCeilingBytes) return row;  // no shares
   ThreadPool pool(test.threads);
-  row.limits = measure_machine_limits(pool, kCeilingBytes);
+  row.limits = measure_machine_limits(pool, std::min(kCeilingBytes, room));
   return row;
 }
 
@@ -132,7 +138,8 @@ int cmd_bench(const std::vector<std::string>& args) {
   EnergyMeter meter;
   setting.power = meter.why_not();
   setting.text = o.text_file.empty() ? "built-in" : o.text_file;
-  setting.model_hash = file_hash(resolve_model_path(o.model.model).value());
+  const std::string path = resolve_model_path(o.model.model).value();
+  if (config.memory_bytes == 0) setting.model_hash = file_hash(path);  // reads all of the file
   if (o.load) {
     for (const bool cold : {true, false}) {
       Progress progress("load");
@@ -148,6 +155,7 @@ int cmd_bench(const std::vector<std::string>& args) {
     config.progress_user = &progress;
     runtime.emplace(config);
   }
+  announce_memory("bench", *runtime);
   for (const GgufTensor& tensor : runtime->file().tensors()) setting.params += tensor.cols() * tensor.rows();
   setting.float_weights = float_weights(runtime->file());
   setting.report_s = measure_report_seconds();
@@ -156,8 +164,8 @@ int cmd_bench(const std::vector<std::string>& args) {
     Progress progress("bench");
     int64_t done = 0;
     for (const BenchTest& test : tests) {
-      const BenchRow row =
-          run_test(runner, test, o, progress, done, static_cast<int64_t>(tests.size()) * o.repetitions);
+      const BenchRow row = run_test(*runtime, runner, test, o, progress, done,
+                                    static_cast<int64_t>(tests.size()) * o.repetitions);
       progress.clear();
       output.add(row_json(row, *runtime, o, setting));
     }

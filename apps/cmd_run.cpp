@@ -12,6 +12,7 @@
 #include "apps/commands.h"
 #include "apps/conversation.h"
 #include "apps/grammar_options.h"
+#include "apps/memory.h"
 #include "apps/progress.h"
 #include "base/energy.h"
 #include "engine/engine.h"
@@ -94,10 +95,11 @@ bool emit(const std::string& text) {
 
 class Runner {
  public:
-  Runner(Engine& engine, const RunOptions& options, const SamplingParams& sampling)
+  Runner(Engine& engine, const RunOptions& options, const SamplingParams& sampling, MemoryWatch& memory)
       : engine_(engine),
         options_(options),
         sampling_(sampling),
+        memory_(memory),
         compiler_(engine.runtime().tokenizer()),
         grammar_(options.grammar.compile(compiler_)) {
     if (options.receipt || options.json) meter_.emplace();
@@ -127,6 +129,7 @@ class Runner {
       if (!options_.json && !emit(text)) end(reply, FinishReason::kCancelled);
     };
     while (reply.reason == FinishReason::kNone) {
+      memory_.poll(engine_.runtime());
       const std::vector<TokenEvent>& events = engine_.step();
       if (events.empty()) progress.update(engine_.rows_done(*seq_), engine_.ledger(*seq_).prompt_tokens);
       for (const TokenEvent& event : events) {
@@ -160,6 +163,7 @@ class Runner {
   Engine& engine_;
   const RunOptions& options_;
   const SamplingParams& sampling_;
+  MemoryWatch& memory_;
   GrammarCompiler compiler_;
   std::shared_ptr<const Grammar> grammar_;  // null: none
   std::optional<SeqId> seq_;
@@ -187,6 +191,7 @@ nlohmann::ordered_json receipt_json(Engine& engine, SeqId seq, const Reply& repl
   if (ExpertStore* store = r.expert_store()) receipt["experts"] = experts_json(*store, l.spent());
   receipt["joules"] = reply.joules ? nlohmann::ordered_json(*reply.joules) : nlohmann::ordered_json();
   if (!reply.joules) receipt["joules_unavailable"] = reply.no_joules;
+  add_memory(receipt, r, engine.memory_use());
   receipt["ledger"] = {{"prefill", to_json(l.prefill())}, {"decode", to_json(l.decode())}};
   return receipt;
 }
@@ -211,6 +216,7 @@ void print_receipt(Engine& engine, SeqId seq, const Reply& reply) {
   if (j.contains("experts")) fmt::print(stderr, "{}\n", experts_text(j["experts"]));
   fmt::print(stderr, "energy {}\n",
              reply.joules ? fmt::format("{:.2f} J", *reply.joules) : "not available: " + reply.no_joules);
+  print_memory(engine.runtime(), engine.memory_use());
   fmt::print(stderr, "{}{}", describe("prefill", l.prefill()), describe("decode", l.decode()));
 }
 
@@ -235,9 +241,9 @@ void report_end(const Reply& reply, Engine& engine, const RunOptions& options) {
   }
 }
 
-int run_once(Engine& engine, const RunOptions& o, const SamplingParams& sampling,
+int run_once(Engine& engine, const RunOptions& o, const SamplingParams& sampling, MemoryWatch& memory,
              std::vector<int32_t> prompt) {
-  Runner runner(engine, o, sampling);
+  Runner runner(engine, o, sampling, memory);
   const Reply reply = runner.generate(std::move(prompt));
   if (o.json) {
     print_json(engine, runner.seq(), reply);
@@ -261,12 +267,12 @@ bool read_line(std::string& line) {
   }
 }
 
-int chat(Engine& engine, const RunOptions& o, const SamplingParams& sampling,
+int chat(Engine& engine, const RunOptions& o, const SamplingParams& sampling, MemoryWatch& memory,
          const ChatTemplate& chat_template, const std::vector<ChatMessage>& opening) {
   const bool terminal = ::isatty(STDIN_FILENO) == 1;
   if (terminal)
     fmt::print(stderr, "/clear forgets the conversation, /exit or Ctrl-D leaves, Ctrl-C stops a reply\n");
-  Runner runner(engine, o, sampling);
+  Runner runner(engine, o, sampling, memory);
   std::vector<ChatMessage> messages = opening;
   std::string line;
   int idle_interrupts = 0;
@@ -327,17 +333,20 @@ int cmd_run(const std::vector<std::string>& args) {
   };  // no SA_RESTART: a read at the prompt ends
   ::sigaction(SIGINT, &action, nullptr);
 
+  MemoryWatch memory("run", o.model.memory_file);
   std::optional<Runtime> runtime;
   {
     Progress progress("loading");
     RuntimeConfig config = o.model.config();
     config.progress = Progress::callback;
     config.progress_user = &progress;
+    config.text_bytes = prompt ? static_cast<int64_t>(prompt->size()) * kTextCopies : 0;
     runtime.emplace(config);
   }
+  announce_memory("run", *runtime);
   Engine engine(*runtime);
   const Tokenizer& tokenizer = runtime->tokenizer();
-  if (o.no_conversation) return run_once(engine, o, sampling, encode_raw(tokenizer, *prompt));
+  if (o.no_conversation) return run_once(engine, o, sampling, memory, encode_raw(tokenizer, *prompt));
 
   const std::optional<ChatTemplate> chat_template =
       find_chat_template(runtime->file().metadata(), o.chat_template, o.chat_template_file);
@@ -347,13 +356,13 @@ int cmd_run(const std::vector<std::string>& args) {
           "this model has no chat template: give --chat-template or --chat-template-file, or a prompt "
           "with --no-conversation");
     }
-    return run_once(engine, o, sampling, encode_raw(tokenizer, *prompt));
+    return run_once(engine, o, sampling, memory, encode_raw(tokenizer, *prompt));
   }
   std::vector<ChatMessage> messages;
   if (!o.system_prompt.empty()) messages.push_back({"system", o.system_prompt});
-  if (!prompt) return chat(engine, o, sampling, *chat_template, messages);
+  if (!prompt) return chat(engine, o, sampling, memory, *chat_template, messages);
   messages.push_back({"user", *prompt});
-  return run_once(engine, o, sampling, encode_chat(tokenizer, *chat_template, messages));
+  return run_once(engine, o, sampling, memory, encode_chat(tokenizer, *chat_template, messages));
 }
 
 }  // namespace mete

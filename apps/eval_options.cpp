@@ -126,6 +126,7 @@ void EvalOptions::check(const CLI::App& app) const {
 RuntimeConfig EvalOptions::runtime_config(int64_t context) const {
   RuntimeConfig config = model.config();
   config.context = context;
+  config.logits_rows = config.memory_bytes > 0 ? 4 : 64;  // their buffer stays small
   config.mode = numerics == "reference" ? NumericMode::kReference : NumericMode::kStandard;
   return config;
 }

@@ -2,6 +2,7 @@
 
 #include <filesystem>
 
+#include "apps/memory.h"
 #include "apps/progress.h"
 
 namespace mete {
@@ -27,6 +28,10 @@ OpenReference open_reference(const EvalOptions& o, const Runtime& own, const Win
   }
   const bool self = o.reference == "self";
   RuntimeConfig config = o.runtime_config(o.window);
+  if (config.memory_bytes > 0) {
+    throw bad_usage("--memory is a ceiling for one model: found --reference {}, expected a logits file",
+                    o.reference);
+  }
   config.key_codec = config.value_codec = KvType::kF16;
   config.model_path = self ? o.model.model : o.reference;
   config.mode =
@@ -99,7 +104,10 @@ QualityResult measure_quality(const EvalOptions& o, int decode_repetitions) {
   const std::string path = find_data_file(o.file, o.data);
   const std::string text = read_text_file(path);
   if (text.empty()) throw bad_usage("{}: the text is empty", path);
-  const std::unique_ptr<Runtime> runtime = load_with_progress(o.runtime_config(o.window), "loading");
+  RuntimeConfig config = o.runtime_config(o.window);
+  config.text_bytes = static_cast<int64_t>(text.size()) * kTextCopies;
+  const std::unique_ptr<Runtime> runtime = load_with_progress(config, "loading");
+  announce_memory("eval", *runtime);
   const Windows windows = cut_windows(runtime->tokenizer(), text, path, o.window, o.chunks);
   const int64_t vocab = runtime->model_config().vocab;
   if (o.compact > vocab)

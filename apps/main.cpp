@@ -7,6 +7,7 @@
 
 #include "apps/commands.h"
 #include "base/error.h"
+#include "base/process_memory.h"
 
 namespace {
 
@@ -54,6 +55,7 @@ std::string one_line(const char* message) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  mete::limit_memory_overhead();
   std::signal(SIGPIPE, SIG_IGN);  // a closed pipe is seen as a failed write
   const std::vector<std::string> args(argv + 1, argv + argc);
   if (args.empty() || args[0] == "--help" || args[0] == "-h" || args[0] == "help") {

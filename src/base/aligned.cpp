@@ -8,19 +8,21 @@
 
 #include "base/cgroup.h"
 #include "base/error.h"
+#include "base/process_memory.h"
 
 namespace mete {
 
 namespace {
 
-size_t system_available() {
+/// A line of /proc/meminfo in bytes; 0 if it is not there.
+size_t read_meminfo(const char* wanted) {
   std::ifstream file("/proc/meminfo");
   std::string key;
   size_t kib = 0;
   std::string unit;
   while (file >> key >> kib) {
     std::getline(file, unit);
-    if (key == "MemAvailable:") return kib * 1024;
+    if (key == wanted) return kib * 1024;
   }
   return 0;
 }
@@ -39,7 +41,7 @@ double reclaimable(const CgroupFolder& folder) {
 }  // namespace
 
 size_t memory_available() {
-  auto available = static_cast<double>(system_available());
+  auto available = static_cast<double>(read_meminfo("MemAvailable:"));
   for (const CgroupFolder& folder : cgroup_folders("memory")) {
     const double limit = read_cgroup_number(folder, folder.v2 ? "memory.max" : "memory.limit_in_bytes");
     const double used = read_cgroup_number(folder, folder.v2 ? "memory.current" : "memory.usage_in_bytes");
@@ -48,6 +50,10 @@ size_t memory_available() {
   }
   return static_cast<size_t>(available);
 }
+
+size_t memory_total() { return read_meminfo("MemTotal:"); }
+
+int64_t AlignedBuffer::resident() const { return resident_bytes(data_, static_cast<int64_t>(bytes_)); }
 
 AlignedBuffer::AlignedBuffer(size_t bytes, bool huge) {
   if (bytes == 0) return;

@@ -25,6 +25,7 @@ class AlignedBuffer {
   uint8_t* data() { return data_; }
   const uint8_t* data() const { return data_; }
   size_t bytes() const { return bytes_; }
+  int64_t resident() const;  ///< bytes of it that are in memory now
   template <typename T>
   T* as() {
     return reinterpret_cast<T*>(data_);
@@ -38,5 +39,8 @@ class AlignedBuffer {
 /// Bytes that this process may still take: MemAvailable, and what the memory cgroups (v1, v2, up the tree)
 /// leave; 0 if unknown.
 size_t memory_available();
+
+/// Bytes of memory of this machine; 0 if unknown.
+size_t memory_total();
 
 }  // namespace mete

@@ -102,6 +102,7 @@ class Engine {
   /// XXH3-64 over the float32 little-endian logits of every row from which a token was sampled, in order,
   /// before any processor.
   uint64_t logits_hash(SeqId seq) const;
+  MemoryUse memory_use() const { return runtime_.memory_use(logits_.resident()); }
   const std::string& error(SeqId seq) const;  ///< of a sequence that ended with kError
   /// [d_model], of an embedding request that ended with kStop; not normalised.
   const std::vector<float>& embedding(SeqId seq) const;

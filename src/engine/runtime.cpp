@@ -1,10 +1,10 @@
 #include "engine/runtime.h"
 
 #include <algorithm>
-#include <fstream>
 #include <future>
 
 #include "base/clock.h"
+#include "base/size.h"
 #include "format/hub_cache.h"
 
 namespace mete {
@@ -16,15 +16,44 @@ RuntimeConfig with_defaults(RuntimeConfig config) {
   return config;
 }
 
-/// The context to run with: the asked one, or the trained one. Longer than trained is allowed (the position
-/// limit is 2^20), since RoPE scaling may serve it.
-int64_t choose_context(int64_t asked, const ModelConfig& model) {
-  constexpr int64_t kLimit = int64_t{1} << 20;
-  if (asked > kLimit) throw bad_usage("context {}: at most {} tokens", asked, kLimit);
-  return asked > 0 ? asked : std::min(model.context_train, kLimit);
+std::string model_path(const RuntimeConfig& config) { return resolve_model_path(config.model_path).value(); }
+
+KvConfig kv_config(const RuntimeConfig& config, const ModelConfig& model) {
+  KvConfig kv;
+  kv.kv_layers = model.kv_layers;
+  kv.kv_heads = model.kv_heads;
+  kv.head_dim = model.head_dim;
+  kv.value_dim = model.value_dim;
+  kv.value_in_key = model.value_in_key;
+  kv.windows = model.windows;
+  kv.key_codec = config.key_codec;
+  kv.value_codec = config.value_codec;
+  kv.page_slots = config.page_slots;
+  return kv;
 }
 
 }  // namespace
+
+MemoryDemand memory_demand(const RuntimeConfig& config, const ModelConfig& model) {
+  MemoryDemand demand;
+  demand.budget = config.memory_bytes;
+  demand.context = config.context;
+  demand.max_rows = config.max_rows;
+  demand.max_seqs = config.max_seqs;
+  demand.kv_tokens = config.kv_tokens;
+  demand.logits_rows = config.logits_rows;
+  demand.text_bytes = config.text_bytes;
+  demand.socket_bytes = config.socket_bytes;
+  demand.threads = std::max(config.threads, config.threads_batch);
+  demand.kv = kv_config(config, model);
+  demand.slots_per_layer = config.experts.slots_per_layer;
+  if (!model.experts.layers.empty()) {
+    ExpertOptions options = config.experts;
+    options.policy = ReplaceKind::kLru;  // the buffers beside the slots do not depend on it
+    demand.store = expert_store_config(options, model.experts, nullptr);
+  }
+  return demand;
+}
 
 Runtime::Runtime(const RuntimeConfig& config)
     : config_(with_defaults(config)),
@@ -32,19 +61,29 @@ Runtime::Runtime(const RuntimeConfig& config)
       pool_(std::max(config_.threads, config_.threads_batch)),
       ledger_(config_.ledger_clock),
       context_{pool_, kernels_, config_.mode},
-      file_(GgufFile::open(resolve_model_path(config_.model_path).value()).value()) {
+      cached_before_(file_cache_bytes(model_path(config_))),
+      file_(GgufFile::open(model_path(config_)).value()) {
   context_.ledger = &ledger_;
   const double start = now_seconds();
   const ModelConfig model = read_model_config(file_);
   if (config_.experts.slots_per_layer > 0 && model.experts.layers.empty()) {
     throw bad_usage("--expert-slots has no effect: {} has no routed experts", config_.model_path);
   }
-  max_context_ = choose_context(config_.context, model);
+  plan_ = plan_memory(file_, model, memory_demand(config_, model)).value();
+  config_.max_rows = plan_.max_rows;
+  context_.attention_split_bytes = static_cast<size_t>(plan_.attention_split_bytes);
+  for (size_t i = 1; i < file_.paths().size(); ++i) cached_before_ += file_cache_bytes(file_.paths()[i]);
+  if (plan_.budget > 0) {
+    if (!file_.spare_cache()) plan_.choices.push_back("the file system refuses reads past the page cache");
+    if (plan_.slots_per_layer < model.experts.experts)
+      config_.experts.slots_per_layer = plan_.slots_per_layer;
+  }
   // Building the vocabulary takes as long as streaming a small model's weights: side by side.
   std::future<Result<std::unique_ptr<Tokenizer>>> tokenizer =
       std::async(std::launch::async, [this] { return Tokenizer::create(file_.metadata()); });
   LoadOptions load;
-  load.context = max_context_;
+  load.context = plan_.context;
+  load.read_bytes = plan_.read_bytes;
   load.max_rows = config_.max_rows;
   load.progress = config_.progress;
   load.progress_user = config_.progress_user;
@@ -54,21 +93,12 @@ Runtime::Runtime(const RuntimeConfig& config)
   model_ = load_model(context_, file_, load);
   tokenizer_ = tokenizer.get().value();
 
-  KvConfig kv;
-  kv.kv_layers = model.kv_layers;
-  kv.kv_heads = model.kv_heads;
-  kv.head_dim = model.head_dim;
-  kv.value_dim = model.value_dim;
-  kv.value_in_key = model.value_in_key;
-  kv.windows = model.windows;
-  kv.key_codec = config_.key_codec;
-  kv.value_codec = config_.value_codec;
-  kv.page_slots = config_.page_slots;
-  kv.max_slots = config_.kv_tokens > 0 ? config_.kv_tokens : max_context_ * config_.max_seqs;
-  kv.sequence_slots = max_context_;
-  if (kv.max_slots < max_context_) {
+  KvConfig kv = kv_config(config_, model);
+  kv.max_slots = config_.kv_tokens > 0 ? config_.kv_tokens : plan_.context * config_.max_seqs;
+  kv.sequence_slots = plan_.context;
+  if (kv.max_slots < plan_.context) {
     throw bad_usage("KV memory of {} tokens (--kv-tokens): expected at least the context, {} (-c)",
-                    kv.max_slots, max_context_);
+                    kv.max_slots, plan_.context);
   }
   kv_ = std::make_unique<KvCache>(kv);
   load_seconds_ = now_seconds() - start;
@@ -92,24 +122,60 @@ Status Runtime::step(const Batch& batch, Outputs& outputs) noexcept {
   return std::move(outputs.status);
 }
 
-int64_t peak_rss_bytes() {
-  std::ifstream file("/proc/self/status");
-  std::string key;
-  while (file >> key) {
-    if (key == "VmHWM:") {
-      int64_t kib = 0;
-      file >> kib;
-      return kib * 1024;
-    }
-    file.ignore(1 << 20, '\n');
+Status Runtime::set_memory(int64_t bytes) {
+  MemoryLines lines = plan_.lines;
+  int64_t& experts = lines[static_cast<size_t>(MemoryItem::kExperts)];
+  int64_t least = 0, slot = 0;  // of the arena
+  if (expert_store_ != nullptr) {
+    const ExpertDeclaration& declaration = model_config().experts;
+    slot = expert_slot_bytes(declaration) * static_cast<int64_t>(declaration.layers.size());
+    least = slot;
   }
-  return 0;
+  const int64_t floor = total(lines) - experts + (slot > 0 ? least : experts);
+  if (bytes < floor) {
+    return Error(Code::kOverBudget, fmt::format("{} is below the floor of {} of what is loaded ({})",
+                                                size_text(bytes), size_text(floor), plan_.lines_text()));
+  }
+  if (slot > 0) {
+    const int64_t most = model_config().experts.experts;
+    const int64_t slots = std::clamp<int64_t>((bytes - (total(lines) - experts)) / slot, 1, most);
+    const auto layers = static_cast<int64_t>(model_config().experts.layers.size());
+    if (Status resized = expert_store_->resize(slots * layers); !resized) return resized;
+    plan_.slots_per_layer = slots;
+    experts = slots * slot;
+    plan_.lines = lines;
+  }
+  plan_.budget = bytes;
+  plan_.floor = floor;
+  return {};
 }
 
-bool reset_peak_rss() {
-  std::ofstream file("/proc/self/clear_refs");
-  file << 5 << std::flush;
-  return file.good();
+MemoryUse Runtime::memory_use(int64_t logits_bytes) const {
+  MemoryUse use;
+  const auto set = [&use](MemoryItem item, int64_t bytes) { use.lines[static_cast<size_t>(item)] = bytes; };
+  const ProcessMemory process = read_process_memory();
+  const HeapMemory heap = read_heap_memory();
+  const Model::Resident model = model_->resident();
+  use.resident = process.rss + process.page_tables;
+  use.peak = process.peak_rss + process.page_tables;
+  for (const std::string& path : file_.paths())
+    use.page_cache += std::max<int64_t>(0, file_cache_bytes(path));
+  use.page_cache = std::max<int64_t>(0, use.page_cache - cached_before_);
+  set(MemoryItem::kWeights, model.weights);
+  set(MemoryItem::kKv, kv_->resident());
+  set(MemoryItem::kExperts, model.experts);
+  set(MemoryItem::kActivations, model.activations + context_.activations.resident() +
+                                    context_.workers.resident() + context_.attention.resident() +
+                                    context_.gathered.resident());
+  set(MemoryItem::kLogits, logits_bytes);
+  set(MemoryItem::kText, heap.used);
+  set(MemoryItem::kMalloc, heap.free);
+  set(MemoryItem::kStacks, plan_.lines[static_cast<size_t>(MemoryItem::kStacks)]);
+  set(MemoryItem::kIo, expert_store_ != nullptr ? expert_store_->buffers_resident() : 0);
+  set(MemoryItem::kPageTables, process.page_tables);
+  set(MemoryItem::kBinary, process.file);
+  set(MemoryItem::kPageCache, use.page_cache);
+  return use;
 }
 
 }  // namespace mete

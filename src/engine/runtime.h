@@ -4,6 +4,8 @@
 #include <memory>
 #include <string>
 
+#include "base/process_memory.h"
+#include "engine/budget.h"
 #include "engine/expert_options.h"
 #include "format/gguf.h"
 #include "kv/kv_cache.h"
@@ -29,11 +31,29 @@ struct RuntimeConfig {
   void* progress_user = nullptr;
   Ledger::ClockFn ledger_clock = nullptr;  ///< tests give their own
   ExpertOptions experts;                   ///< of a mixture-of-experts model
+
+  int64_t memory_bytes = 0;  ///< ceiling of the whole process; 0: none
+  int64_t logits_rows = 1;   ///< whose logits are kept at once; for the plan
+  int64_t text_bytes = 0;    ///< of prompts that the caller holds; for the plan
+  int64_t socket_bytes = 0;  ///< for the plan
+};
+
+/// What the plan of a run with this configuration follows from; threads must be set.
+MemoryDemand memory_demand(const RuntimeConfig& config, const ModelConfig& model);
+
+/// Memory as it is now, by the plan's lines.
+struct MemoryUse {
+  MemoryLines lines{};
+  int64_t resident = 0;    ///< of the process, with page tables
+  int64_t page_cache = 0;  ///< pages of the model file that were not there before it was opened
+  int64_t peak = 0;        ///< of resident, since start or reset_peak_rss()
+  int64_t unnamed() const { return resident + page_cache - total(lines); }
 };
 
 class Runtime {
  public:
-  /// Loads the model. Throws Error as load_model does, and kUsage for a context the model cannot have.
+  /// Loads the model. Throws Error as load_model does, and kUsage for a context the model cannot have,
+  /// kOverBudget for a ceiling below the floor.
   explicit Runtime(const RuntimeConfig& config);
 
   Context& context() { return context_; }
@@ -44,8 +64,9 @@ class Runtime {
   const GgufFile& file() const { return file_; }
   KvCache& kv() { return *kv_; }
   const KvCache& kv() const { return *kv_; }
-  int64_t max_context() const { return max_context_; }
+  int64_t max_context() const { return plan_.context; }
   int64_t max_rows() const { return config_.max_rows; }
+  int64_t logits_rows() const { return config_.logits_rows; }
   int64_t max_seqs() const { return config_.max_seqs; }
   int threads() const { return config_.threads; }
   int threads_batch() const { return config_.threads_batch; }
@@ -58,6 +79,13 @@ class Runtime {
   /// Error if a file that is read while running is not what it was when it was opened.
   Status check_files() const { return expert_store_ == nullptr ? Status() : expert_store_->check_files(); }
 
+  const MemoryPlan& memory_plan() const { return plan_; }
+  /// A new ceiling for the whole process, from the next step on; never changes a bit. An Error (kOverBudget)
+  /// naming the floor if it is below what this runtime needs: the old one then stays.
+  Status set_memory(int64_t bytes);
+  /// Counts pages: not for every step. `logits_bytes`: of buffers that the caller holds.
+  MemoryUse memory_use(int64_t logits_bytes) const;
+
   /// One step: allocates KV for the batch, runs the model, drops scratch rows. An Error value if the KV pool
   /// is full; the batch has then had no effect.
   Status step(const Batch& batch, Outputs& outputs) noexcept;
@@ -68,6 +96,7 @@ class Runtime {
   ThreadPool pool_;
   Ledger ledger_;
   Context context_;
+  int64_t cached_before_;  // bytes of the file in the page cache before it was opened
   GgufFile file_;
   std::unique_ptr<Tokenizer> tokenizer_;
   LearnedRule expert_rule_;
@@ -75,14 +104,8 @@ class Runtime {
   ExpertStoreStats reported_;            // to the ledger
   std::unique_ptr<Model> model_;
   std::unique_ptr<KvCache> kv_;
-  int64_t max_context_ = 0;
+  MemoryPlan plan_;
   double load_seconds_ = 0;
 };
-
-/// Peak resident set of this process in bytes (VmHWM).
-int64_t peak_rss_bytes();
-
-/// Starts peak_rss_bytes() anew from what is resident now; false if the system does not allow it.
-bool reset_peak_rss();
 
 }  // namespace mete

@@ -3,16 +3,12 @@
 #include <algorithm>
 
 namespace mete {
-namespace {
-
-constexpr int64_t kLogitsRows = 64;  // rows of a step whose logits are wanted: their buffer stays small
-
-}  // namespace
+namespace {}  // namespace
 
 ModelLogits::ModelLogits(Runtime& runtime, const Windows& windows)
     : runtime_(runtime),
       windows_(windows),
-      buffer_(static_cast<size_t>(kLogitsRows * runtime.model_config().vocab) * sizeof(float)) {}
+      buffer_(static_cast<size_t>(runtime.logits_rows() * runtime.model_config().vocab) * sizeof(float)) {}
 
 ModelLogits::~ModelLogits() {
   if (seq_ >= 0) runtime_.kv().release(seq_);
@@ -37,7 +33,7 @@ void ModelLogits::step() {
     position_ = 0;
   }
   const int64_t limit =
-      position_ < first_scored ? first_scored : std::min(scored_end, position_ + kLogitsRows);
+      position_ < first_scored ? first_scored : std::min(scored_end, position_ + runtime_.logits_rows());
   const int64_t end = std::min(position_ + runtime_.max_rows(), limit);
   const std::span<const int32_t> tokens = windows_.window(window_);
   rows_.clear();

@@ -168,8 +168,16 @@ Status GgufFile::read(const GgufTensor& tensor, uint64_t begin, std::span<uint8_
   return impl_->sources[static_cast<size_t>(tensor.part)]->read(tensor.offset + begin, out);
 }
 
-void GgufFile::drop_cache(const GgufTensor& tensor) const {
-  impl_->sources[static_cast<size_t>(tensor.part)]->drop_cache(tensor.offset, tensor.bytes);
+Result<const uint8_t*> GgufFile::read_into(const GgufTensor& tensor, uint64_t begin, uint64_t bytes,
+                                           std::span<uint8_t> buffer) const {
+  METE_CHECK(begin <= tensor.bytes && bytes <= tensor.bytes - begin);
+  return impl_->sources[static_cast<size_t>(tensor.part)]->read_into(tensor.offset + begin, bytes, buffer);
+}
+
+bool GgufFile::spare_cache() {
+  bool direct = true;
+  for (const auto& source : impl_->sources) direct = source->spare_cache() && direct;
+  return direct;
 }
 
 }  // namespace mete

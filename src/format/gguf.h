@@ -108,11 +108,14 @@ class GgufFile {
   std::span<const GgufTensor> tensors() const;
   const GgufTensor* find(std::string_view name) const;
   /// Reads bytes [begin, begin + out.size()) of a tensor. A file shorter than when it was opened: an error
-  /// naming the file (exit code 1). Does not leave the pages in the page cache on our account
-  /// (POSIX_FADV_DONTNEED behind a sequential stream is the caller's choice through `drop`).
+  /// naming the file (exit code 1).
   Status read(const GgufTensor& tensor, uint64_t begin, std::span<uint8_t> out) const;
-  /// Tells the kernel that what was read of this tensor is not needed again.
-  void drop_cache(const GgufTensor& tensor) const;
+  /// The bytes [begin, begin + bytes) of a tensor, somewhere in `buffer`: as ByteSource::read_into().
+  Result<const uint8_t*> read_into(const GgufTensor& tensor, uint64_t begin, uint64_t bytes,
+                                   std::span<uint8_t> buffer) const;
+  /// From now on read_into() leaves nothing in the page cache, and what opening left there is dropped.
+  /// Returns whether reads past the page cache are allowed for all parts.
+  bool spare_cache();
 
   int version() const;
   uint64_t file_bytes() const;                    ///< sum over parts

@@ -10,12 +10,8 @@ constexpr int32_t kMaxPosition = 1 << 20;
 /// Sliding layers keep this many positions beyond their window, so that a few tokens can be taken back.
 constexpr int64_t kWindowSlack = 32;
 
-KvLayout layout_of(const KvConfig& c) {
-  return {c.key_codec, c.value_codec, c.head_dim, c.page_slots, c.value_dim, c.value_in_key};
-}
-
 int64_t page_count(const KvConfig& c) {
-  layout_of(c).check().or_throw();
+  kv_layout(c).check().or_throw();
   if (!c.windows.empty() && static_cast<int64_t>(c.windows.size()) != c.kv_layers) {
     throw bad_usage("KV cache: {} windows for {} layers", c.windows.size(), c.kv_layers);
   }
@@ -32,6 +28,10 @@ void sort_unique(std::vector<int64_t>& v) {
 }
 
 }  // namespace
+
+KvLayout kv_layout(const KvConfig& c) {
+  return {c.key_codec, c.value_codec, c.head_dim, c.page_slots, c.value_dim, c.value_in_key};
+}
 
 std::optional<KvType> parse_kv_codec(std::string_view text) {
   for (KvType type : {KvType::kF16, KvType::kBF16, KvType::kQ8_0}) {
@@ -55,7 +55,14 @@ const char* kv_codec_name(KvType type) {
 }
 
 size_t kv_cache_bytes(const KvConfig& config) {
-  return layout_of(config).page_bytes() * static_cast<size_t>(page_count(config));
+  return kv_layout(config).page_bytes() * static_cast<size_t>(page_count(config));
+}
+
+size_t kv_table_bytes(const KvConfig& config, int64_t sequences) {
+  const int64_t pages = page_count(config), lists = config.kv_layers * config.kv_heads;
+  const int64_t slots = config.sequence_slots > 0 ? config.sequence_slots : config.max_slots;
+  const int64_t of_sequence = 4 * slots + lists * (8 * (slots / config.page_slots + 1) + 64);
+  return static_cast<size_t>(8 * pages + 4 * slots + sequences * of_sequence);
 }
 
 /// The two calls of a layer, for the rows of the open step.
@@ -129,7 +136,7 @@ class KvCache::Access : public KvAccess {
 
 KvCache::KvCache(const KvConfig& config)
     : config_(config),
-      layout_(layout_of(config)),
+      layout_(kv_layout(config)),
       pool_(layout_.page_bytes(), page_count(config), config.poison),
       access_(std::make_unique<Access>(*this)) {}
 

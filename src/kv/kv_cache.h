@@ -40,6 +40,9 @@ const char* kv_codec_name(KvType type);
 
 /// Bytes that a cache of this configuration takes when it is full.
 size_t kv_cache_bytes(const KvConfig& config);
+/// Bytes of its tables with so many sequences that are each as long as the cache can hold.
+size_t kv_table_bytes(const KvConfig& config, int64_t sequences);
+KvLayout kv_layout(const KvConfig& config);
 
 /// One step: begin_step, then KvAccess calls for every layer, then end_step. A slot is a token's place in its
 /// sequence, 0 .. length - 1; every layer and head uses the same slot numbers, but a list may have dropped
@@ -97,9 +100,10 @@ class KvCache {
 
   const KvConfig& config() const { return config_; }
   const KvLayout& layout() const { return layout_; }
-  size_t bytes() const;           ///< of pages in use
-  size_t capacity_bytes() const;  ///< of all pages
-  int64_t free_slots() const;     ///< tokens that whole free pages could hold
+  size_t bytes() const;                                  ///< of pages in use
+  size_t capacity_bytes() const;                         ///< of all pages
+  int64_t resident() const { return pool_.resident(); }  ///< bytes of pages that are in memory now
+  int64_t free_slots() const;                            ///< tokens that whole free pages could hold
   int64_t lists() const { return config_.kv_layers * config_.kv_heads; }  ///< page lists of a sequence
   int64_t total_pages() const { return pool_.pages(); }
   int64_t free_pages() const { return pool_.free_pages(); }

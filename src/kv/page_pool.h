@@ -25,6 +25,7 @@ class PagePool {
   int64_t pages() const { return pages_; }
   size_t page_bytes() const { return page_bytes_; }
   size_t capacity_bytes() const { return memory_.bytes(); }
+  int64_t resident() const { return memory_.resident(); }
 
  private:
   size_t index(const uint8_t* page) const { return static_cast<size_t>(page - memory_.data()) / page_bytes_; }

@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "ops/elementwise.h"
+#include "quant/activation.h"
 #include "weights/resident_experts.h"
 
 namespace mete {
@@ -117,6 +118,13 @@ void Decoder::finish_declaration() {
       static_cast<int64_t>(experts.layers.size()) * experts.used * 3 * experts.d_model * experts.ffn;
   if (!experts.layers.empty()) moe_.emplace(experts, router_, expert_activation_, eps_);
   config_.macs_per_logits = table;
+  // Beside the activations: their quantised copies, and the RoPE table's sines and cosines.
+  const int64_t moe_row = moe_ ? moe_->bytes(2) - moe_->bytes(1) : 0;
+  config_.rowless_bytes = moe_ ? moe_->bytes(1) - moe_row : 0;
+  config_.row_bytes =
+      moe_row + 4 * activation_floats(1) + weights_.quantised_row_bytes() + 8 * config_.head_dim;
+  config_.worker_bytes = static_cast<int64_t>(round_up_64(gemm_scratch_bytes(weights_.widest_row())));
+  config_.unit_bytes = weights_.least_unit_bytes();
   if (config_.windows.empty()) config_.windows.assign(static_cast<size_t>(config_.layers), 0);
 }
 
@@ -138,7 +146,7 @@ void Decoder::load(Context& ctx, const LoadOptions& options) {
     stored_experts += stored_expert_bytes(config_.experts, layer) * config_.experts.experts;
   }
   ReadOptions read;
-  read.drop_cache = options.drop_cache;
+  read.read_bytes = options.read_bytes;
   read.progress = options.progress;
   read.progress_user = options.progress_user;
   if (resident) read.left_after = stored_experts;

@@ -32,6 +32,10 @@ class Decoder : public Model {
  public:
   /// Reads the weights and allocates everything that forward writes to.
   void load(Context& ctx, const LoadOptions& options);
+  Resident resident() const override {
+    return {weights_.resident(), activations_.resident() + (moe_ ? moe_->resident() : 0),
+            expert_source_ ? expert_source_->resident() : 0};
+  }
 
  protected:
   /// Reads the shape and declares embedding, output norm and output matrix (tied if the file has none).

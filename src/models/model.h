@@ -31,6 +31,12 @@ struct ModelConfig {
   int64_t bytes_per_token = 0;  ///< weight bytes that decoding one token reads: of the experts, the used ones
   int64_t macs_per_token = 0;   ///< multiply-adds of the layers' weight matrices per token
   int64_t macs_per_logits = 0;  ///< multiply-adds of the output matrix per wanted logits row
+
+  // Memory of a step.
+  int64_t row_bytes = 0;      ///< activations, quantised ones included, per row of the largest step
+  int64_t rowless_bytes = 0;  ///< of a step, however many rows
+  int64_t worker_bytes = 0;   ///< kernel scratch of each thread
+  int64_t unit_bytes = 0;     ///< least that the loader needs at once for a part of the weights
 };
 
 /// Sees every router decision of a step (mete inspect --routing).
@@ -59,9 +65,9 @@ using MakeExperts = std::function<std::unique_ptr<ExpertSource>(
     Context& ctx, const GgufFile& file, const ExpertDeclaration& declaration, const LoadOptions& options)>;
 
 struct LoadOptions {
-  int64_t context = 0;      ///< chosen context (-c); context-dependent RoPE is fixed by it
-  int64_t max_rows = 512;   ///< largest batch that forward will see
-  bool drop_cache = false;  ///< drop the file's pages from the page cache behind the loader
+  int64_t context = 0;                    ///< chosen context (-c); context-dependent RoPE is fixed by it
+  int64_t max_rows = 512;                 ///< largest batch that forward will see
+  int64_t read_bytes = int64_t{1} << 20;  ///< of one read while weights are loaded; at least a panel is read
   /// Called with bytes done and bytes in all while weights are read; may be null.
   void (*progress)(void* user, int64_t done, int64_t total) = nullptr;
   void* progress_user = nullptr;
@@ -74,6 +80,11 @@ class Model {
   const ModelConfig& config() const { return config_; }
   /// rows <= LoadOptions::max_rows. Allocates nothing after the first call with the largest batch.
   virtual void forward(Context& ctx, const Batch& batch, KvAccess& kv, Outputs& outputs) noexcept = 0;
+  /// Bytes of its buffers that are in memory now.
+  struct Resident {
+    int64_t weights = 0, activations = 0, experts = 0;
+  };
+  virtual Resident resident() const = 0;
 
  protected:
   ModelConfig config_;

@@ -42,6 +42,7 @@ class Moe {
   /// Bytes that allocate() takes for steps of at most max_rows.
   int64_t bytes(int64_t max_rows) const;
   void allocate(Context& ctx, int64_t max_rows);
+  int64_t resident() const { return activations_.resident(); }
 
   /// An Error if the source fails; `out` is then undefined. Same bits whatever waves and order `source` gives
   /// its experts in.

@@ -10,9 +10,8 @@
 namespace mete {
 namespace {
 
-constexpr int64_t kMaxBlock = 16;           // at least AttentionKernels::block
-constexpr int64_t kTaskVectors = 192;       // query vectors that share one decoding of a split
-constexpr size_t kMaxRawBytes = 64u << 20;  // split results kept for folding, when splits run in parallel
+constexpr int64_t kMaxBlock = 16;      // at least AttentionKernels::block
+constexpr int64_t kTaskVectors = 192;  // query vectors that share one decoding of a split
 constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -561,6 +560,23 @@ int64_t bytes_read(const Call& call) {
 
 }  // namespace
 
+int64_t attend_scratch_bytes(const AttendShape& shape, int64_t split_bytes) {
+  const int64_t group = shape.heads / shape.kv_heads, head_dim = shape.layout.head_dim;
+  const int64_t stride = value_stride(shape.layout.value_dim());
+  const int64_t task_rows = std::min(shape.rows, std::max<int64_t>(1, kTaskVectors / group));
+  const int64_t vectors = task_rows * group, tasks = shape.kv_heads * ceil_div(shape.rows, task_rows);
+  // As carve_worker() takes it.
+  const int64_t floats = static_cast<int64_t>(attention_scratch_floats()) +
+                         kSplitKeys * (head_dim + stride + 1) + vectors * (head_dim + 2 * stride + 4) +
+                         group * head_dim;
+  const int64_t worker = 4 * floats + task_rows * kSplitTiles * 2 + vectors * 8 + 14 * 64;
+  // Results of splits are kept apart only where there are few tasks.
+  const int64_t few = std::min(4 * shape.threads - 1, tasks);
+  const int64_t raw = few * vectors * ceil_div(shape.context, kSplitKeys) * (stride + 2) * 4;
+  return shape.threads * worker + tasks * 128 + shape.kv_heads * 128 +
+         (shape.threads > 1 ? std::min(raw, split_bytes) : 0);
+}
+
 void attend(Context& ctx, const KvLayout& layout, const AttendParams& params, std::span<const AttendJob> jobs,
             const float* q, float* out, float* lse) noexcept {
   ctx.enter(Part::kAttention);
@@ -595,7 +611,7 @@ void attend(Context& ctx, const KvLayout& layout, const AttendParams& params, st
   lay_out(carver, call, jobs);
   const size_t raw_bytes = static_cast<size_t>(call.raw_vectors * (call.stride + 2)) * sizeof(float);
   const bool by_split = ctx.pool.size() > 1 && call.task_count < 4 * ctx.pool.size() &&
-                        call.unit_count > call.task_count && raw_bytes <= kMaxRawBytes;
+                        call.unit_count > call.task_count && raw_bytes <= ctx.attention_split_bytes;
   carver = {ctx.attention.get(carver.used + (by_split ? raw_bytes + 256 : 0))};
   lay_out(carver, call, jobs);
   if (ctx.ledger != nullptr) ctx.ledger->read(bytes_read(call));

@@ -77,6 +77,17 @@ struct AttendParams {
   std::span<const Partial> partials{};  ///< merged after the keys, in order
 };
 
+struct AttendShape {
+  KvLayout layout;
+  int64_t heads = 1, kv_heads = 1;
+  int64_t rows = 1;     ///< of a step
+  int64_t context = 1;  ///< longest sequence
+  int64_t threads = 1;
+};
+/// About the most scratch that attend() takes, with Context::attention_split_bytes. Sequences with dropped
+/// slots or trees take 4 bytes per slot and KV head more.
+int64_t attend_scratch_bytes(const AttendShape& shape, int64_t split_bytes);
+
 /// q: [rows][heads * head_dim]; out: [rows][heads * value_dim]; lse: [rows][heads] or null. Nothing visible:
 /// o = 0, lse = -infinity.
 void attend(Context& ctx, const KvLayout& layout, const AttendParams& params, std::span<const AttendJob> jobs,

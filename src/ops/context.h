@@ -23,6 +23,7 @@ class Scratch {
     return buffer_.data();
   }
   size_t bytes() const { return buffer_.bytes(); }
+  int64_t resident() const { return buffer_.resident(); }
 
  private:
   AlignedBuffer buffer_;
@@ -37,6 +38,7 @@ struct Context {
   Scratch attention{};       ///< per-worker attention scratch
   Scratch gathered{};        ///< activation rows and work list of the running grouped matmul
   Ledger* ledger = nullptr;  ///< null: nobody counts
+  size_t attention_split_bytes = size_t{64} << 20;  ///< most for results of splits that run in parallel
 
   /// The op that now begins belongs to `part` and reads `bytes` of weights or KV from memory.
   void enter(Part part, int64_t bytes = 0) noexcept {

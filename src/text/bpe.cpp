@@ -29,7 +29,7 @@ Result<Bpe> Bpe::load(const GgufMetadata& metadata, const Vocab& vocab, Spelling
   for (int32_t id = 0; id < vocab.size(); ++id) {
     bpe.longest_piece_ = std::max(bpe.longest_piece_, vocab.piece(id).size());
   }
-  const size_t slots = std::bit_ceil(std::max<size_t>(2, merges->size() + merges->size() / 2));
+  const size_t slots = slot_count(merges->size());
   bpe.pairs_.assign(slots, Pair{0, 0, -1});
   bpe.shift_ = 64 - std::countr_zero(slots);
   constexpr size_t kAhead = 16;

@@ -1,6 +1,8 @@
 // Byte-pair encoding with ranked merges: byte-level (GPT-2 and its descendants) or over UTF-8 (Gemma 4).
 #pragma once
 
+#include <algorithm>
+#include <bit>
 #include <cstdint>
 #include <string_view>
 #include <vector>
@@ -17,6 +19,11 @@ class Bpe {
   /// of them special.
   static Result<Bpe> load(const GgufMetadata& metadata, const Vocab& vocab, Spelling spelling,
                           bool ignore_merges);
+
+  /// Bytes of the table for so many merges.
+  static int64_t table_bytes(size_t merges) {
+    return static_cast<int64_t>(slot_count(merges) * sizeof(Pair));
+  }
 
   struct Scratch {
     explicit Scratch(size_t text_bytes) : cache(text_bytes) {}
@@ -40,6 +47,7 @@ class Bpe {
     std::string whole;
     uint32_t hash[3];
   };
+  static size_t slot_count(size_t merges) { return std::bit_ceil(std::max<size_t>(2, merges + merges / 2)); }
   static void prepare(const Vocab& vocab, std::string_view line, Merge& merge);
   Status add_merge(const Vocab& vocab, std::string_view line, const Merge& merge, size_t number);
   size_t slot_of(uint64_t key) const { return static_cast<size_t>((key * 0x9e3779b97f4a7c15ULL) >> shift_); }

@@ -18,6 +18,8 @@ class Spm {
   /// Reads and checks `tokenizer.ggml.scores`.
   static Result<Spm> load(const GgufMetadata& metadata, const Vocab& vocab);
 
+  static int64_t table_bytes(size_t tokens) { return static_cast<int64_t>(4 * tokens); }
+
   struct Symbol {
     uint32_t begin, size;  ///< bytes of the text
   };

@@ -247,6 +247,16 @@ void Tokenizer::encode(std::span<const TextRun> runs, std::vector<int32_t>& ids)
   impl_->encode(text, special, ids);
 }
 
+int64_t tokenizer_bytes(const GgufMetadata& metadata) {
+  const auto tokens = metadata.strings("tokenizer.ggml.tokens");
+  if (!tokens) return 0;
+  int64_t bytes = 1 << 20;  // pre-tokenizer, special tokens, the words of a text
+  for (const std::string_view text : *tokens) bytes += static_cast<int64_t>(2 * text.size());
+  const auto merges = metadata.strings("tokenizer.ggml.merges");
+  return bytes + Vocab::table_bytes(tokens->size()) +
+         (merges ? Bpe::table_bytes(merges->size()) : Spm::table_bytes(tokens->size()));
+}
+
 Tokenizer::Tokenizer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Tokenizer::~Tokenizer() = default;
 

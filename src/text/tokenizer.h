@@ -20,6 +20,10 @@ struct TextRun {
   bool special;
 };
 
+/// Bytes that a tokenizer of this metadata takes, what building and using it needs for a while included;
+/// counted from above, but for text of many megabytes. 0 if there are no tokens.
+int64_t tokenizer_bytes(const GgufMetadata& metadata);
+
 /// Immutable after create(); every function may be called from several threads at once.
 class Tokenizer {
  public:

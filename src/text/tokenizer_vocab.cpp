@@ -3,7 +3,6 @@
 #include <xxhash.h>
 
 #include <algorithm>
-#include <bit>
 #include <limits>
 
 #include "text/utf8.h"
@@ -119,7 +118,7 @@ Status Vocab::load_texts(const GgufMetadata& metadata) {
   }
   bytes_.reserve(2 * total);
   tokens_.reserve(texts->size());
-  slots_.assign(std::bit_ceil(texts->size() + texts->size() / 3 + 1), Slot{0, -1, {0, 0}});
+  slots_.assign(slot_count(texts->size()), Slot{0, -1, {0, 0}});
   std::vector<uint32_t> hashes;
   hashes.reserve(texts->size());
   for (const std::string_view text : *texts) hashes.push_back(hash_of(text));

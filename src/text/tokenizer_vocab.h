@@ -2,6 +2,7 @@
 #pragma once
 
 #include <array>
+#include <bit>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -24,6 +25,10 @@ enum class Spelling {
 
 class Vocab {
  public:
+  /// Bytes of the tables for so many tokens, without their spellings.
+  static int64_t table_bytes(size_t tokens) {
+    return static_cast<int64_t>(tokens * (sizeof(Token) + 4) + slot_count(tokens) * sizeof(Slot));
+  }
   static Result<Vocab> load(const GgufMetadata& metadata, Spelling spelling);
 
   int32_t size() const { return static_cast<int32_t>(tokens_.size()); }
@@ -61,6 +66,7 @@ class Vocab {
     Range text;
   };
 
+  static size_t slot_count(size_t tokens) { return std::bit_ceil(tokens + tokens / 3 + 1); }
   const Token& at(int32_t id) const { return tokens_[static_cast<size_t>(id)]; }
   std::string_view view(Range range) const {
     return std::string_view(bytes_).substr(range.begin, range.size);

@@ -9,15 +9,14 @@
 
 #include "base/error.h"
 #include "base/half.h"
+#include "format/byte_source.h"
+#include "quant/activation.h"
 #include "quant/dequant.h"
 #include "quant/pack.h"
 #include "quant/quantize.h"
 
 namespace mete {
 namespace {
-
-constexpr int64_t kReadBytes = int64_t{1}
-                               << 20;  ///< of one read; a worker owns one buffer of about this size
 
 size_t packed_bytes(DType type, int64_t rows, int64_t cols) {
   return static_cast<size_t>(panel_count(rows)) * panel_bytes(type, cols);
@@ -165,8 +164,32 @@ void DenseWeights::check_all_claimed() const {
   }
 }
 
-/// Whole panels of about kReadBytes each, in file order.
-std::vector<DenseWeights::Unit> DenseWeights::make_units() const {
+int64_t DenseWeights::widest_row() const {
+  int64_t cols = 0;
+  for (const Entry& e : entries_) cols = std::max(cols, e.linear != nullptr ? e.linear->cols : 0);
+  return cols;
+}
+
+int64_t DenseWeights::least_unit_bytes() const {
+  size_t bytes = 0;
+  for (const Unit& unit : make_units(1)) bytes = std::max(bytes, unit_memory(unit));
+  return static_cast<int64_t>(bytes);
+}
+
+int64_t DenseWeights::quantised_row_bytes() const {
+  size_t widest[3] = {};  // by ActivationKind
+  for (const Entry& e : entries_) {
+    if (e.linear == nullptr) continue;
+    const ActivationKind kind = activation_kind(e.linear->type);
+    if (kind == ActivationKind::kF32) continue;  // used where it lies
+    size_t& bytes = widest[static_cast<int>(kind)];
+    bytes = std::max(bytes, activation_row_bytes(kind, e.linear->cols));
+  }
+  return static_cast<int64_t>(widest[0] + widest[1] + widest[2]);
+}
+
+/// Whole panels of about `read_bytes` each, in file order.
+std::vector<DenseWeights::Unit> DenseWeights::make_units(int64_t read_bytes) const {
   std::vector<int> order(entries_.size());
   for (size_t i = 0; i < order.size(); ++i) order[i] = static_cast<int>(i);
   std::stable_sort(order.begin(), order.end(), [this](int a, int b) {
@@ -182,7 +205,7 @@ std::vector<DenseWeights::Unit> DenseWeights::make_units() const {
       continue;
     }
     const auto row = static_cast<int64_t>(row_bytes(entry.tensor->type, entry.tensor->cols()));
-    const int64_t step = std::max<int64_t>(1, kReadBytes / (row * kPanelRows)) * kPanelRows;
+    const int64_t step = std::max<int64_t>(1, read_bytes / (row * kPanelRows)) * kPanelRows;
     for (int64_t begin = 0; begin < entry.count; begin += step) {
       units.push_back({index, begin, std::min(entry.count, begin + step)});
     }
@@ -196,10 +219,10 @@ size_t DenseWeights::unit_bytes(const Unit& unit) const {
   return row_bytes(entry.tensor->type, width) * static_cast<size_t>(unit.end - unit.begin);
 }
 
-/// What read_unit() needs: the bytes read and, for a transposed part, its values behind them.
+/// What read_unit() needs: room for a direct read and, for a transposed part, its values behind them.
 size_t DenseWeights::unit_memory(const Unit& unit) const {
   const Entry& entry = entries_[static_cast<size_t>(unit.entry)];
-  const size_t bytes = (unit_bytes(unit) + 63) / 64 * 64;
+  const size_t bytes = (unit_bytes(unit) + kDirectSlack + 63) / 64 * 64;
   if (!entry.transposed) return bytes;
   return bytes + static_cast<size_t>((entry.tensor->cols() + 2 * kPanelRows) * entry.count) * sizeof(float);
 }
@@ -233,36 +256,36 @@ Status DenseWeights::read_unit(const Unit& unit, uint8_t* buffer) {
   const int64_t cols = entry.tensor->cols();
   const size_t step = row_bytes(type, entry.linear == nullptr ? 1 : cols);
   const auto offset = static_cast<uint64_t>(entry.begin + unit.begin) * step;
-  Status status = file_.read(*entry.tensor, offset, {buffer, unit_bytes(unit)});
-  if (!status) return status;
+  const size_t bytes = unit_bytes(unit);
+  const auto got = file_.read_into(*entry.tensor, offset, bytes, {buffer, bytes + kDirectSlack});
+  if (!got) return got.error();
+  const uint8_t* source = *got;
   uint8_t* out = memory_.data() + entry.offset;
   if (entry.linear == nullptr) {
-    to_floats(type, buffer, entry.count, reinterpret_cast<float*>(out));
-    return status;
+    to_floats(type, source, entry.count, reinterpret_cast<float*>(out));
+    return {};
   }
   if (entry.transposed) {
-    auto* scratch = reinterpret_cast<float*>(buffer + (unit_bytes(unit) + 63) / 64 * 64);
-    pack_transposed(entry, buffer, scratch, out);
-    return status;
+    auto* scratch = reinterpret_cast<float*>(buffer + (bytes + kDirectSlack + 63) / 64 * 64);
+    pack_transposed(entry, source, scratch, out);
+    return {};
   }
   const size_t stride = panel_bytes(type, cols);
   for (int64_t r = unit.begin; r < unit.end; r += kPanelRows) {
     const auto rows = static_cast<int>(std::min<int64_t>(kPanelRows, unit.end - r));
-    pack_panel(type, buffer + static_cast<size_t>(r - unit.begin) * step, rows, cols,
+    pack_panel(type, source + static_cast<size_t>(r - unit.begin) * step, rows, cols,
                out + static_cast<size_t>(r / kPanelRows) * stride);
   }
-  return status;
+  return {};
 }
 
 int64_t DenseWeights::load(Context& ctx, int64_t extra_bytes, const ReadOptions& options) {
-  const std::vector<Unit> units = make_units();
+  const std::vector<Unit> units = make_units(options.read_bytes);
   size_t buffer_bytes = 0;
   int64_t total = 0;
-  std::vector<int> units_left(entries_.size(), 0);
   for (const Unit& unit : units) {
     buffer_bytes = std::max(buffer_bytes, unit_memory(unit));
     total += static_cast<int64_t>(unit_bytes(unit));
-    ++units_left[static_cast<size_t>(unit.entry)];
   }
   const auto workers = static_cast<size_t>(ctx.pool.size());
   const size_t needed = bytes_ + static_cast<size_t>(extra_bytes) + workers * buffer_bytes;
@@ -278,14 +301,13 @@ int64_t DenseWeights::load(Context& ctx, int64_t extra_bytes, const ReadOptions&
   const auto report = [&](int64_t bytes) {
     options.progress(options.progress_user, options.done_before + bytes, all);
   };
-  std::mutex mutex;  // guards error, done and units_left
+  std::mutex mutex;  // guards error and done
   std::optional<Error> error;
   std::atomic<bool> failed{false};
   int64_t done = 0;
   ctx.pool.parallel_for(static_cast<int64_t>(units.size()), 1, [&](int64_t begin, int64_t end, int worker) {
     for (int64_t i = begin; i < end && !failed; ++i) {
       const Unit& unit = units[static_cast<size_t>(i)];
-      const GgufTensor& tensor = *entries_[static_cast<size_t>(unit.entry)].tensor;
       const Status status = read_unit(unit, buffers[static_cast<size_t>(worker)].data());
       const std::lock_guard lock(mutex);
       if (!status) {
@@ -294,8 +316,6 @@ int64_t DenseWeights::load(Context& ctx, int64_t extra_bytes, const ReadOptions&
         return;
       }
       done += static_cast<int64_t>(unit_bytes(unit));
-      const bool last = --units_left[static_cast<size_t>(unit.entry)] == 0;
-      if (last && options.drop_cache) file_.drop_cache(tensor);
       if (worker == 0 && options.progress != nullptr) report(done);
     }
   });

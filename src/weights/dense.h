@@ -29,7 +29,7 @@ struct VectorPart {
 };
 
 struct ReadOptions {
-  bool drop_cache = false;  ///< drop what was read from the page cache
+  int64_t read_bytes = int64_t{1} << 20;  ///< of one read, about: a worker owns one buffer of this size
   /// Called on the calling thread with file bytes done and in all; may be null.
   void (*progress)(void* user, int64_t done, int64_t total) = nullptr;
   void* progress_user = nullptr;
@@ -73,6 +73,10 @@ class DenseWeights {
 
   int64_t bytes() const { return static_cast<int64_t>(bytes_); }  ///< memory that load() allocates
   int64_t matrix_elements() const { return matrix_elements_; }    ///< sum of rows * cols
+  int64_t widest_row() const;                                     ///< most columns of a matrix
+  int64_t least_unit_bytes() const;                               ///< least buffer of a thread that loads
+  int64_t quantised_row_bytes() const;  ///< of one activation row in every format that some matrix needs
+  int64_t resident() const { return memory_.resident(); }
 
   /// Allocates bytes() and fills every target; returns the file bytes read. Throws Error(kRuntime), before
   /// any work, if bytes() plus `extra_bytes` (what the caller allocates next) exceed the memory available; or
@@ -94,7 +98,7 @@ class DenseWeights {
   };
   const GgufTensor& take(std::string_view name, int64_t rows, int64_t cols);
   void add(Entry entry, size_t bytes);
-  std::vector<Unit> make_units() const;
+  std::vector<Unit> make_units(int64_t read_bytes) const;
   size_t unit_bytes(const Unit& unit) const;
   size_t unit_memory(const Unit& unit) const;
   void pack_transposed(const Entry& entry, const uint8_t* source, float* scratch, uint8_t* out) const;

@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "base/clock.h"
+#include "base/process_memory.h"
 #include "weights/pack_experts.h"
 
 namespace mete {
@@ -102,6 +103,8 @@ ExpertStore::ExpertStore(Context& ctx, const GgufFile& file, const ExpertDeclara
   demands_.reserve(experts), plan_.reserve(experts), given_.reserve(experts), follows_.reserve(experts);
   ready_.reserve(experts);
 }
+
+int64_t ExpertStore::resident() const { return resident_bytes(arena_, static_cast<int64_t>(arena_bytes_)); }
 
 ExpertStore::~ExpertStore() {
   reader_.reset();

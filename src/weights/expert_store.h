@@ -82,6 +82,9 @@ class ExpertStore final : public ExpertSource {
   /// Error if the model file or the pack is not what it was when it was opened.
   Status check_files() const { return files_.check_unchanged(); }
 
+  int64_t resident() const override;
+  int64_t buffers_resident() const { return staging_.resident(); }
+
   ExpertStoreStats stats() const;
   int64_t slots() const { return cache_.slots(); }
   int layers() const { return cache_.config().layers; }

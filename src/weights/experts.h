@@ -78,6 +78,8 @@ class ExpertSource {
   virtual void hint(int layer, std::span<const ExpertDemand> demands) noexcept = 0;
   /// Whether hint() does anything: a model need not run its next router for nothing.
   virtual bool wants_hints() const noexcept = 0;
+  /// Bytes of experts that are in the process's memory now.
+  virtual int64_t resident() const { return 0; }
 };
 
 }  // namespace mete

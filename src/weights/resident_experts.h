@@ -21,6 +21,7 @@ class ResidentExperts final : public ExpertSource {
   void end() noexcept override {}
   void hint(int, std::span<const ExpertDemand>) noexcept override {}
   bool wants_hints() const noexcept override { return false; }
+  int64_t resident() const override { return weights_.resident(); }
 
  private:
   int64_t experts_;

@@ -1,0 +1,120 @@
+"""`--memory`: the ceiling of the whole process. bench/ceiling_check.py checks it in a memory cgroup."""
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import unittest
+
+from harness import BINARY, SMOLLM2, TemporaryDirectory, mete, mete_json, needs_smollm2, tiny_model
+
+MIB = 1 << 20
+RAW = ("-p", "The capital of France is", "-no-cnv", "-n", 8, "--temp", 0, "--json")
+
+
+class Usage(unittest.TestCase):
+    def test_sizes_that_cannot_be(self):
+        for size, fragment in (("lots", "found 'lots', expected a size"), ("0", "found '0'"),
+                               ("500TiB", "larger than this machine's memory")):
+            code, out, err = mete("run", "-m", tiny_model(), "--memory", size, *RAW)
+            self.assertEqual((code, out), (2, ""), err)
+            self.assertIn(fragment, err)
+            self.assertEqual(err.count("\n"), 1, err)
+
+    def test_below_the_floor(self):
+        for command in (("run", *RAW), ("bench", "-p", 8, "-n", 4)):
+            code, out, err = mete(command[0], "-m", tiny_model(), "--memory", "2MiB", *command[1:])
+            self.assertEqual((code, out), (4, ""), err)
+            self.assertRegex(err, r"below the floor of \d+\.\d MiB")
+
+    def test_commands_where_it_has_no_effect_refuse_it(self):
+        for command in (("tokenize", "-p", "x"), ("inspect",)):
+            code, _, err = mete(command[0], "-m", tiny_model(), "--memory", "1GiB", *command[1:])
+            self.assertEqual(code, 2, err)
+
+    def test_memory_file_that_is_not_there(self):
+        code, _, err = mete("run", "-m", tiny_model(), "--memory-file", "/no/such/file", *RAW)
+        self.assertEqual(code, 1)
+        self.assertIn("/no/such/file", err)
+
+
+@needs_smollm2
+class Ceiling(unittest.TestCase):
+    def run_json(self, *args):
+        return mete_json("run", "-m", SMOLLM2, "-c", 512, *RAW, *args)
+
+    def test_lines_and_same_bits_under_every_ceiling(self):
+        free = self.run_json()
+        roomy = self.run_json("--memory", "1GiB")["receipt"]
+        self.assertNotIn("memory_budget_bytes", free["receipt"])
+        self.assertEqual(roomy["memory_budget_bytes"], 1 << 30)
+        floor = roomy["memory_floor_bytes"]
+        for budget in (floor, floor + 8 * MIB, floor + 64 * MIB):
+            out = self.run_json("--memory", budget)
+            self.assertEqual(out["logits_hash"], free["logits_hash"])
+            receipt = out["receipt"]
+            self.assertLessEqual(receipt["memory_peak_bytes"], budget)
+            self.assertLessEqual(receipt["unnamed_bytes"], 16 * MIB)
+            planned = sum(line["planned"] for line in receipt["memory_lines"].values())
+            self.assertLessEqual(planned, budget)
+            for name in ("weights", "kv", "activations", "logits", "text", "stacks", "malloc", "page_tables", "binary"):
+                self.assertIn(name, receipt["memory_lines"])
+        code, _, err = mete("run", "-m", SMOLLM2, "-c", 512, *RAW, "--memory", floor - 1)
+        self.assertEqual(code, 4, err)
+
+    def test_what_is_made_smaller_is_said(self):
+        floor = self.run_json("--memory", "1GiB")["receipt"]["memory_floor_bytes"]
+        code, _, err = mete("run", "-m", SMOLLM2, "-c", 512, *RAW, "--memory", floor)
+        self.assertEqual(code, 0, err)
+        self.assertIn("steps of 8 instead of 512 rows", err)
+        code, _, err = mete("run", "-m", SMOLLM2, *RAW, "--memory", floor + 16 * MIB)
+        self.assertEqual(code, 0, err)
+        self.assertRegex(err, r"context \d+ instead of \d+ tokens")
+
+    def test_nothing_of_the_file_stays_in_the_page_cache(self):
+        with TemporaryDirectory(dir=".") as folder:  # a copy: others may be reading the original
+            path = pathlib.Path(folder, "copy.gguf")
+            path.write_bytes(SMOLLM2.read_bytes())
+            fd = os.open(path, os.O_RDWR)
+            os.fsync(fd)
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+            os.close(fd)
+            run = lambda *args: mete_json("run", "-m", path, "-c", 512, *RAW, *args)["receipt"]["memory_lines"]
+            self.assertEqual(run("--memory", "1GiB").get("page_cache", {"used": 0})["used"], 0)
+            self.assertGreater(run()["page_cache"]["used"], 80 * MIB)  # without a ceiling the kernel may keep it
+
+    def test_sigusr1_rereads_the_file_and_a_value_below_the_floor_is_refused(self):
+        want = mete_json("run", "-m", SMOLLM2, "-c", 2048, "-p", "1 2 3", "-no-cnv", "-n", 400, "--ignore-eos", "--temp",
+                         0, "--json")["logits_hash"]
+        with TemporaryDirectory() as folder:
+            path = pathlib.Path(folder, "ceiling")
+            path.write_text("1GiB\n")
+            run = subprocess.Popen([BINARY, "run", "-m", str(SMOLLM2), "-c", "2048", "-p", "1 2 3", "-no-cnv", "-n",
+                                    "400", "--ignore-eos", "--temp", "0", "--json", "--memory-file", str(path)],
+                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            said = run.stderr.readline()
+            self.assertIn("ceiling 1024.0 MiB", said)
+            for size, fragment in (("512MiB", "the ceiling is now 512.0 MiB (was 1024.0 MiB)"),
+                                   ("16MiB", "the ceiling stays 512.0 MiB: 16.0 MiB is below the floor of"),
+                                   ("much", "the ceiling stays 512.0 MiB")):
+                path.write_text(size)
+                run.send_signal(signal.SIGUSR1)
+                self.assertIn(fragment, run.stderr.readline())
+            out, _ = run.communicate(timeout=120)
+            self.assertEqual(run.returncode, 0)
+            out = json.loads(out)
+            self.assertEqual(out["receipt"]["memory_budget_bytes"], 512 * MIB)
+            self.assertEqual(out["logits_hash"], want)
+
+    def test_in_a_memory_cgroup(self):
+        script = pathlib.Path(__file__).parents[2] / "bench/ceiling_check.py"
+        done = subprocess.run([sys.executable, script, "-m", SMOLLM2, "--text", __file__, "-c", "256", "--ceilings", "2",
+                               "--mete", BINARY], capture_output=True, text=True)
+        if done.returncode == 77:
+            self.skipTest(done.stdout.strip())
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+
+
+if __name__ == "__main__":
+    unittest.main()
