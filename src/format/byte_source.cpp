@@ -26,6 +26,10 @@ class FileSource final : public ByteSource {
     return read_all(fd_, offset, out, out.size());
   }
 
+  void drop_cache(uint64_t offset, uint64_t bytes) const override {
+    ::posix_fadvise(fd_, static_cast<off_t>(offset), static_cast<off_t>(bytes), POSIX_FADV_DONTNEED);
+  }
+
   Result<const uint8_t*> read_into(uint64_t offset, uint64_t bytes,
                                    std::span<uint8_t> buffer) const override {
     METE_CHECK(offset <= size() && bytes <= size() - offset && buffer.size() >= bytes + kDirectSlack);
@@ -106,6 +110,7 @@ class MemorySource final : public ByteSource {
     return {};
   }
 
+  void drop_cache(uint64_t, uint64_t) const override {}
   Result<const uint8_t*> read_into(uint64_t offset, uint64_t bytes, std::span<uint8_t>) const override {
     METE_CHECK(offset <= size() && bytes <= size() - offset);
     return bytes_.data() + offset;

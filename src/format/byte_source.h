@@ -25,6 +25,8 @@ class ByteSource {
   /// Fills `out` from bytes [offset, offset + out.size()). The range must lie within size(); a file that is
   /// by now shorter than that, or an I/O failure, is Code::kRuntime naming the file. Thread-safe.
   virtual Status read(uint64_t offset, std::span<uint8_t> out) const = 0;
+  /// Tells the kernel that the range is not needed in the page cache.
+  virtual void drop_cache(uint64_t offset, uint64_t bytes) const = 0;
   /// The bytes [offset, offset + bytes), somewhere in `buffer`, which begins at a page and holds kDirectSlack
   /// bytes more than that. After spare_cache() they come past the page cache where the file system allows it;
   /// where not, the pages are dropped after the read. Errors as read().
