@@ -11,6 +11,7 @@ int cmd_bench(const std::vector<std::string>& args);
 int cmd_eval(const std::vector<std::string>& args);
 int cmd_inspect(const std::vector<std::string>& args);
 int cmd_run(const std::vector<std::string>& args);
+int cmd_serve(const std::vector<std::string>& args);
 int cmd_tokenize(const std::vector<std::string>& args);
 
 }  // namespace mete

@@ -21,6 +21,7 @@ constexpr Command kCommands[] = {
     {"bench", mete::cmd_bench, "measure prefill and decode speed as a share of the machine's limit"},
     {"eval", mete::cmd_eval, "what a model and its settings cost in quality: perplexity, KL, tasks, price lists"},
     {"inspect", mete::cmd_inspect, "what is in a model file, and what the engine would do with it"},
+    {"serve", mete::cmd_serve, "serve the model over HTTP to OpenAI, Anthropic and llama-server clients"},
     {"tokenize", mete::cmd_tokenize, "text to token ids"},
 };
 

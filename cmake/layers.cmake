@@ -33,3 +33,11 @@ mete_layer(spec LINK mete_models mete_sample mete_kv)
 mete_layer(sched LINK mete_kv mete_request)
 mete_layer(engine LINK mete_spec mete_sched)
 mete_layer(eval LINK mete_engine nlohmann_json::nlohmann_json)
+mete_layer(server LINK mete_engine Boost::headers nlohmann_json::nlohmann_json)
+
+# The page at GET / is part of the program.
+set(METE_WEB_PAGE_FILE ${CMAKE_SOURCE_DIR}/src/server/web/index.html)
+set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${METE_WEB_PAGE_FILE})
+file(READ ${METE_WEB_PAGE_FILE} METE_WEB_PAGE)
+configure_file(${CMAKE_SOURCE_DIR}/src/server/web/web_page.cpp.in ${CMAKE_BINARY_DIR}/web_page.cpp @ONLY)
+target_sources(mete_server PRIVATE ${CMAKE_BINARY_DIR}/web_page.cpp)

@@ -18,10 +18,12 @@ class StopMatcher {
   std::string finish();
   /// A stop string was completed: everything from its first byte on is dropped.
   bool stopped() const { return stopped_; }
+  /// The stop string that was completed, or "".
+  const std::string& found() const { return found_; }
 
  private:
   std::vector<std::string> stops_;
-  std::string held_;
+  std::string held_, found_;
   bool stopped_ = false;
 };
 

@@ -1,0 +1,162 @@
+#include "server/engine_loop.h"
+
+#include <utility>
+
+#include "base/clock.h"
+
+namespace mete {
+
+EngineLoop::EngineLoop(RuntimeConfig runtime, EngineConfig engine, Metrics& metrics, Deliver deliver,
+                       Ready ready)
+    : metrics_(metrics), deliver_(std::move(deliver)), ready_(std::move(ready)) {
+  thread_ = std::thread([this, runtime = std::move(runtime), engine] { run(runtime, engine); });
+}
+
+EngineLoop::~EngineLoop() {
+  {
+    const std::lock_guard lock(mutex_);
+    stop_ = true;
+  }
+  wake_.notify_one();
+  thread_.join();
+}
+
+void EngineLoop::submit(JobId job, JobSpec spec) {
+  {
+    const std::lock_guard lock(mutex_);
+    commands_.push_back({job, std::make_unique<JobSpec>(std::move(spec))});
+  }
+  wake_.notify_one();
+}
+
+void EngineLoop::cancel(JobId job) {
+  {
+    const std::lock_guard lock(mutex_);
+    commands_.push_back({job, nullptr});
+  }
+  wake_.notify_one();
+}
+
+EngineSnapshot EngineLoop::snapshot() const {
+  const std::lock_guard lock(mutex_);
+  return snapshot_;
+}
+
+void EngineLoop::run(const RuntimeConfig& runtime, const EngineConfig& config) {
+  std::optional<Engine> engine;
+  try {
+    runtime_ = std::make_unique<Runtime>(runtime);
+    engine.emplace(*runtime_, config);
+  } catch (...) {
+    return ready_(std::current_exception());
+  }
+  publish(*engine);
+  ready_(nullptr);
+  while (take_commands(*engine)) {
+    events_ = engine->step();  // a copy: on_event may cancel, which touches the engine's list
+    for (const TokenEvent& event : events_) on_event(*engine, event);
+    publish(*engine);
+    if (!news_.empty()) deliver_(std::exchange(news_, {}));
+  }
+}
+
+/// Waits while there is nothing to do; false when it is time to stop.
+bool EngineLoop::take_commands(Engine& engine) {
+  std::vector<Command> commands;
+  {
+    std::unique_lock lock(mutex_);
+    wake_.wait(lock, [&] { return stop_ || !commands_.empty() || !engine.idle(); });
+    if (stop_) return false;
+    commands.swap(commands_);
+  }
+  for (Command& command : commands) {
+    if (command.spec) {
+      start_job(engine, command.job, *command.spec);
+      continue;
+    }
+    const auto seq = seqs_.find(command.job);
+    if (seq == seqs_.end()) continue;
+    engine.cancel(seq->second);
+    engine.release(seq->second);
+    jobs_.erase(seq->second);
+    seqs_.erase(seq);
+  }
+  return true;
+}
+
+void EngineLoop::start_job(Engine& engine, JobId id, const JobSpec& spec) {
+  const Result<SeqId> seq = engine.submit(spec.request);
+  if (!seq) {
+    auto end = std::make_unique<JobEnd>();
+    end->reason = FinishReason::kError;
+    end->refused = true;
+    end->queue_full = seq.error().code() == Code::kOverBudget;
+    end->error = seq.error().message();
+    news_.push_back({id, "", {}, std::move(end)});
+    return;
+  }
+  jobs_.emplace(*seq, Job(id, spec, runtime_->tokenizer()));
+  seqs_.emplace(id, *seq);
+}
+
+void EngineLoop::on_event(Engine& engine, const TokenEvent& event) {
+  const auto found = jobs_.find(event.seq);
+  METE_CHECK(found != jobs_.end());
+  Job& job = found->second;
+  FinishReason reason = event.reason;
+  JobEvent news{job.id, "", {}, nullptr};
+  if (event.token >= 0) {
+    ++job.generated;
+    const double now = now_seconds();
+    if (job.last_token > 0) metrics_.inter_token_latency.observe(now - job.last_token);
+    job.last_token = now;
+    if (!event.end_token) {
+      job.held.push_back({event.token, event.logprob, {event.top.begin(), event.top.end()}});
+      news.text = job.stops.put(job.detokenizer.put(event.token));
+    }
+  }
+  if (reason != FinishReason::kNone && !job.stops.stopped()) {
+    news.text += job.stops.put(job.detokenizer.finish());
+    news.text += job.stops.finish();
+  }
+  if (job.stops.stopped() && reason != FinishReason::kError) {
+    if (reason == FinishReason::kNone) engine.cancel(event.seq);
+    reason = FinishReason::kStop;
+  }
+  const bool ended = reason != FinishReason::kNone;
+  // Tokens of a stop string are not shown; nor are those whose text is still held back.
+  if (!news.text.empty() || (ended && !job.stops.stopped())) news.tokens = std::exchange(job.held, {});
+  if (ended) return end_job(engine, event.seq, reason, std::move(news));
+  if (!news.text.empty()) news_.push_back(std::move(news));
+}
+
+void EngineLoop::end_job(Engine& engine, SeqId seq, FinishReason reason, JobEvent event) {
+  const Job& job = jobs_.at(seq);
+  auto end = std::make_unique<JobEnd>();
+  end->reason = reason;
+  end->generated = job.generated;
+  end->stop_string = job.stops.found();
+  end->ledger = engine.ledger(seq);
+  end->logits_hash = engine.logits_hash(seq);
+  if (reason == FinishReason::kError) end->error = engine.error(seq);
+  if (event.tokens.empty() && job.generated == 0) end->embedding = engine.embedding(seq);
+  metrics_.observe_end(reason, end->ledger, end->generated, now_seconds());
+  engine.release(seq);
+  seqs_.erase(job.id);
+  jobs_.erase(seq);
+  event.end = std::move(end);
+  news_.push_back(std::move(event));
+}
+
+void EngineLoop::publish(const Engine& engine) {
+  EngineSnapshot fresh;
+  fresh.stats = engine.stats();
+  fresh.jobs.reserve(jobs_.size());
+  for (const auto& [seq, job] : jobs_) {
+    fresh.jobs.push_back({job.id, engine.ledger(seq).prompt_tokens, engine.rows_done(seq), job.generated});
+  }
+  const std::lock_guard lock(mutex_);
+  snapshot_ = std::move(fresh);
+}
+
+}  // namespace mete

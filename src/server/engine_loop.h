@@ -1,0 +1,131 @@
+// The engine on a thread of its own: commands go in without waiting, events come out once per step. Text is
+// made here too, so that a stop string ends a sequence at a defined token.
+#pragma once
+
+#include <condition_variable>
+#include <cstdint>
+#include <exception>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <thread>
+#include <unordered_map>
+#include <vector>
+
+#include "engine/engine.h"
+#include "server/metrics.h"
+#include "text/detokenizer.h"
+#include "text/stop_matcher.h"
+
+namespace mete {
+
+using JobId = uint64_t;
+
+/// One sequence as the server asks for it.
+struct JobSpec {
+  Request request;
+  std::vector<std::string> stops;
+};
+
+struct JobToken {
+  int32_t id;
+  float logprob;
+  std::vector<TokenLogprob> top;
+};
+
+struct JobEnd {
+  FinishReason reason = FinishReason::kNone;
+  bool refused = false;     ///< the engine did not take it; `error` says why
+  bool queue_full = false;  ///< that is why
+  std::string error;        ///< with kError, or refused
+  std::string stop_string;  ///< that ended the text, or ""
+  int64_t generated = 0;    ///< tokens, a final end token included
+  uint64_t logits_hash = 0;
+  SequenceLedger ledger;
+  std::vector<float> embedding;
+};
+
+/// Text that is certain, with the tokens behind it (an end token is not among them), or the end.
+struct JobEvent {
+  JobId job;
+  std::string text;
+  std::vector<JobToken> tokens;
+  std::unique_ptr<JobEnd> end;
+};
+
+struct SlotInfo {
+  JobId job;
+  int64_t prompt_tokens, rows_done, generated;
+};
+
+/// What the engine's thread last said of itself.
+struct EngineSnapshot {
+  EngineStats stats;
+  std::vector<SlotInfo> jobs;  ///< that have not ended
+};
+
+class EngineLoop {
+ public:
+  /// Called on the engine's thread: after each step that had news, and once when loading has ended (with an
+  /// exception if it failed).
+  using Deliver = std::function<void(std::vector<JobEvent>)>;
+  using Ready = std::function<void(std::exception_ptr)>;
+
+  EngineLoop(RuntimeConfig runtime, EngineConfig engine, Metrics& metrics, Deliver deliver, Ready ready);
+  /// Stops at the end of the running step.
+  ~EngineLoop();
+
+  void submit(JobId job, JobSpec spec);
+  /// No event of the job follows but those already under way.
+  void cancel(JobId job);
+  EngineSnapshot snapshot() const;
+  /// After `ready`; immutable parts (tokenizer, model configuration, file) may be used on any thread.
+  const Runtime& runtime() const { return *runtime_; }
+
+ private:
+  struct Command {
+    JobId job;
+    std::unique_ptr<JobSpec> spec;  ///< null: cancel
+  };
+  struct Job {
+    Job(JobId i, const JobSpec& spec, const Tokenizer& tokenizer)
+        : id(i), stops(spec.stops), detokenizer(tokenizer), wants_logprobs(spec.request.top_logprobs >= 0) {}
+    JobId id;
+    StopMatcher stops;
+    StreamDetokenizer detokenizer;
+    bool wants_logprobs;
+    std::vector<JobToken> held;  // tokens whose text is not certain yet
+    double last_token = 0;
+    int64_t generated = 0;
+  };
+
+  void run(const RuntimeConfig& runtime, const EngineConfig& engine);
+  bool take_commands(Engine& engine);
+  void start_job(Engine& engine, JobId id, const JobSpec& spec);
+  void on_event(Engine& engine, const TokenEvent& event);
+  void end_job(Engine& engine, SeqId seq, FinishReason reason, JobEvent event);
+  void publish(const Engine& engine);
+
+  Metrics& metrics_;
+  Deliver deliver_;
+  Ready ready_;
+  std::unique_ptr<Runtime> runtime_;
+
+  mutable std::mutex mutex_;
+  std::condition_variable wake_;
+  std::vector<Command> commands_;
+  bool stop_ = false;
+  EngineSnapshot snapshot_;
+
+  // Of the engine's thread.
+  std::unordered_map<SeqId, Job> jobs_;
+  std::unordered_map<JobId, SeqId> seqs_;
+  std::vector<TokenEvent> events_;
+  std::vector<JobEvent> news_;
+
+  std::thread thread_;
+};
+
+}  // namespace mete

