@@ -17,7 +17,7 @@ struct ServeOptions {
   SamplingOptions sampling;
   std::string hosts = "127.0.0.1", aliases, api_keys, api_key_file, cors_origins;
   std::string chat_template, chat_template_file;
-  std::string pooling = "last", reasoning = "auto", log_format = "text";
+  std::string pooling = "last", reasoning = "auto", log_format = "text", prefix_cache = "lru", cache_file;
   int port = 8080;
   int64_t parallel = 4, max_queue = 2048, kv_tokens = 0, n_predict = -1, max_body_mib = 16;
   int max_connections = 4096;
@@ -82,6 +82,12 @@ void declare(CLI::App& app, ServeOptions& o) {
                  "tokens that KV memory holds for all sequences (default: -np times -c, "
                  "less where memory is short)")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 40));
+  app.add_option("--prefix-cache", o.prefix_cache,
+                 "which kept prefixes go first when memory is needed: lru, rlt; none: no cache")
+      ->check(CLI::IsMember({"lru", "rlt", "none"}))
+      ->capture_default_str();
+  app.add_option("--prefix-cache-file", o.cache_file,
+                 "keep the prefix cache there: read at start, written at the end and on SIGUSR1");
   app.add_option("-a,--alias", o.aliases,
                  "names of the model for clients, separated by commas (default: the file's)");
   app.add_option("-n,--n-predict", o.n_predict,
@@ -164,6 +170,11 @@ ServiceConfig service_config(const ServeOptions& o) {
   if (o.n_predict == 0) throw bad_usage("-n 0: nothing to generate");
   c.engine.max_running = o.parallel;
   c.engine.max_queue = o.max_queue;
+  c.engine.reuse = *parse_reuse_policy(o.prefix_cache);
+  c.cache_file = o.cache_file;
+  if (!o.cache_file.empty() && o.prefix_cache == "none") {
+    throw bad_usage("--prefix-cache-file has no effect with --prefix-cache none");
+  }
   c.pooling = o.pooling == "mean" ? Pooling::kMean : Pooling::kLast;
   c.split_reasoning = o.reasoning != "none";
   c.show_slots = !o.no_slots;

@@ -1,14 +1,20 @@
 #include "server/engine_loop.h"
 
+#include <unistd.h>
+
 #include <utility>
 
 #include "base/clock.h"
 
 namespace mete {
 
-EngineLoop::EngineLoop(RuntimeConfig runtime, EngineConfig engine, Metrics& metrics, Deliver deliver,
-                       Ready ready)
-    : metrics_(metrics), deliver_(std::move(deliver)), ready_(std::move(ready)) {
+EngineLoop::EngineLoop(RuntimeConfig runtime, EngineConfig engine, std::string cache_file, Metrics& metrics,
+                       Deliver deliver, Ready ready, Note note)
+    : metrics_(metrics),
+      deliver_(std::move(deliver)),
+      ready_(std::move(ready)),
+      note_(std::move(note)),
+      cache_file_(std::move(cache_file)) {
   thread_ = std::thread([this, runtime = std::move(runtime), engine] { run(runtime, engine); });
 }
 
@@ -37,6 +43,14 @@ void EngineLoop::cancel(JobId job) {
   wake_.notify_one();
 }
 
+void EngineLoop::save_cache() {
+  {
+    const std::lock_guard lock(mutex_);
+    save_wanted_ = true;
+  }
+  wake_.notify_one();
+}
+
 EngineSnapshot EngineLoop::snapshot() const {
   const std::lock_guard lock(mutex_);
   return snapshot_;
@@ -47,6 +61,7 @@ void EngineLoop::run(const RuntimeConfig& runtime, const EngineConfig& config) {
   try {
     runtime_ = std::make_unique<Runtime>(runtime);
     engine.emplace(*runtime_, config);
+    restore(*engine);
   } catch (...) {
     return ready_(std::current_exception());
   }
@@ -58,17 +73,37 @@ void EngineLoop::run(const RuntimeConfig& runtime, const EngineConfig& config) {
     publish(*engine);
     if (!news_.empty()) deliver_(std::exchange(news_, {}));
   }
+  save(*engine);
+}
+
+/// A file that cannot be used exactly as it is is not used at all, and is left alone.
+void EngineLoop::restore(Engine& engine) {
+  if (cache_file_.empty() || ::access(cache_file_.c_str(), F_OK) != 0) return;
+  const Result<RestoredCache> restored = engine.restore_cache(cache_file_);
+  note_(restored ? fmt::format("restored {} tokens from {}, {} had no room", restored->tokens, cache_file_,
+                               restored->left_out)
+                 : fmt::format("not restored: {}", restored.error().message()));
+}
+
+void EngineLoop::save(Engine& engine) {
+  if (cache_file_.empty()) return;
+  const Status saved = engine.save_cache(cache_file_);
+  note_(saved ? fmt::format("saved to {}", cache_file_)
+              : fmt::format("not saved: {}", saved.error().message()));
 }
 
 /// Waits while there is nothing to do; false when it is time to stop.
 bool EngineLoop::take_commands(Engine& engine) {
   std::vector<Command> commands;
+  bool save_now = false;
   {
     std::unique_lock lock(mutex_);
-    wake_.wait(lock, [&] { return stop_ || !commands_.empty() || !engine.idle(); });
+    wake_.wait(lock, [&] { return stop_ || save_wanted_ || !commands_.empty() || !engine.idle(); });
     if (stop_) return false;
     commands.swap(commands_);
+    save_now = std::exchange(save_wanted_, false);
   }
+  if (save_now) save(engine);
   for (Command& command : commands) {
     if (command.spec) {
       start_job(engine, command.job, *command.spec);

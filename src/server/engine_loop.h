@@ -72,14 +72,20 @@ class EngineLoop {
   /// exception if it failed).
   using Deliver = std::function<void(std::vector<JobEvent>)>;
   using Ready = std::function<void(std::exception_ptr)>;
+  /// Called on the engine's thread with a line about the prefix cache's file.
+  using Note = std::function<void(const std::string&)>;
 
-  EngineLoop(RuntimeConfig runtime, EngineConfig engine, Metrics& metrics, Deliver deliver, Ready ready);
+  /// `cache_file`: where the prefix cache is kept between runs; "" for nowhere.
+  EngineLoop(RuntimeConfig runtime, EngineConfig engine, std::string cache_file, Metrics& metrics,
+             Deliver deliver, Ready ready, Note note);
   /// Stops at the end of the running step.
   ~EngineLoop();
 
   void submit(JobId job, JobSpec spec);
   /// No event of the job follows but those already under way.
   void cancel(JobId job);
+  /// Writes the prefix cache to its file after the running step.
+  void save_cache();
   EngineSnapshot snapshot() const;
   /// After `ready`; immutable parts (tokenizer, model configuration, file) may be used on any thread.
   const Runtime& runtime() const { return *runtime_; }
@@ -107,16 +113,20 @@ class EngineLoop {
   void on_event(Engine& engine, const TokenEvent& event);
   void end_job(Engine& engine, SeqId seq, FinishReason reason, JobEvent event);
   void publish(const Engine& engine);
+  void restore(Engine& engine);
+  void save(Engine& engine);
 
   Metrics& metrics_;
   Deliver deliver_;
   Ready ready_;
+  Note note_;
+  std::string cache_file_;
   std::unique_ptr<Runtime> runtime_;
 
   mutable std::mutex mutex_;
   std::condition_variable wake_;
   std::vector<Command> commands_;
-  bool stop_ = false;
+  bool stop_ = false, save_wanted_ = false;
   EngineSnapshot snapshot_;
 
   // Of the engine's thread.

@@ -56,8 +56,8 @@ class HttpHandler {
   virtual void handle(HttpRequest request, std::shared_ptr<Exchange> exchange) = 0;
   /// The response to a request that never became one: bad syntax, a limit, a timeout.
   virtual HttpResponse refuse(int status, const std::string& message) = 0;
-  virtual void on_signal() = 0;  ///< SIGTERM or SIGINT
-  virtual void on_tick() = 0;    ///< about ten times a second
+  virtual void on_signal(int signal) = 0;  ///< SIGTERM, SIGINT or SIGUSR1
+  virtual void on_tick() = 0;              ///< about ten times a second
 };
 
 /// "OK", "Not Found", ...; "" for a status that the server never sends.

@@ -425,9 +425,9 @@ void HttpServer::Impl::resume_accepting() {
 }
 
 void HttpServer::Impl::wait_for_signal() {
-  signals.async_wait([this](error_code error, int) {
+  signals.async_wait([this](error_code error, int signal) {
     if (error) return;
-    handler.on_signal();
+    handler.on_signal(signal);
     wait_for_signal();
   });
 }
@@ -458,6 +458,7 @@ uint16_t HttpServer::port() const { return impl_->config.port; }
 void HttpServer::run() {
   impl_->signals.add(SIGTERM);
   impl_->signals.add(SIGINT);
+  impl_->signals.add(SIGUSR1);
   impl_->wait_for_signal();
   for (size_t i = 0; i < impl_->acceptors.size(); ++i) impl_->accept(i);
   impl_->tick();

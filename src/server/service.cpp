@@ -3,6 +3,7 @@
 #include <xxhash.h>
 
 #include <algorithm>
+#include <csignal>
 #include <random>
 
 #include "base/clock.h"
@@ -42,12 +43,15 @@ Service::Service(ServiceConfig config, HttpConfig http, RuntimeConfig runtime, L
   std::random_device random;
   id_secret_ = (static_cast<uint64_t>(random()) << 32) | random();
   loop_ = std::make_unique<EngineLoop>(
-      std::move(runtime), config_.engine, metrics_,
+      std::move(runtime), config_.engine, config_.cache_file, metrics_,
       [this](std::vector<JobEvent> events) {
         auto shared = std::make_shared<std::vector<JobEvent>>(std::move(events));
         http_.post([this, shared] { deliver(std::move(*shared)); });
       },
-      [this](std::exception_ptr error) { http_.post([this, error] { on_loaded(error); }); });
+      [this](std::exception_ptr error) { http_.post([this, error] { on_loaded(error); }); },
+      [this](const std::string& text) {
+        log_.write("prefix cache", {{"message", text}});
+      });
 }
 
 Service::~Service() {
@@ -293,7 +297,8 @@ void Service::deliver(std::vector<JobEvent> events) {
   }
 }
 
-void Service::on_signal() {
+void Service::on_signal(int signal) {
+  if (signal == SIGUSR1) return loop_->save_cache();
   if (++signals_ > 1 || !ready_) return http_.stop();
   draining_ = true;
   drain_deadline_ = now_seconds() + config_.drain_timeout_s;

@@ -32,6 +32,7 @@ struct ServiceConfig {
   bool split_reasoning = true, show_slots = true, show_page = true, llama_metrics = false;
   double drain_timeout_s = 30;
   std::string version;
+  std::string cache_file;  ///< of the prefix cache; "": it is not kept
 };
 
 class Service final : public HttpHandler {
@@ -47,7 +48,7 @@ class Service final : public HttpHandler {
   std::optional<HttpResponse> admit(const HttpRequest& head) override;
   void handle(HttpRequest request, std::shared_ptr<Exchange> exchange) override;
   HttpResponse refuse(int status, const std::string& message) override;
-  void on_signal() override;
+  void on_signal(int signal) override;
   void on_tick() override;
 
  private:

@@ -10,7 +10,7 @@ import struct
 import time
 import unittest
 
-from harness import mete
+from harness import TemporaryDirectory, mete
 from serving import Server
 
 
@@ -61,7 +61,7 @@ class Endpoints(Serve):
 
     def test_chat_stream_is_the_whole_answer(self):
         body = {"model": "other", "messages": HI, "max_tokens": 12, "ignore_eos": True, "n": 2, "temperature": 100,
-                "min_p": 0, "top_p": 1, "logprobs": True, "top_logprobs": 3}
+                "min_p": 0, "top_p": 1, "cache_prompt": False, "logprobs": True, "top_logprobs": 3}
         whole = self.server.ok("/v1/chat/completions", body)
         events = self.server.stream("/v1/chat/completions", {**body, "stream_options": {"include_usage": True}})
         self.assertEqual(events[-1][1], "[DONE]")
@@ -113,7 +113,7 @@ class Endpoints(Serve):
         self.assertEqual(part, {"content": whole["content"], "generation_settings/n_predict": 8})
 
     def test_messages_stream_is_the_whole_answer(self):
-        body = {"messages": HI, "max_tokens": 8, "ignore_eos": True}
+        body = {"messages": HI, "max_tokens": 8, "ignore_eos": True, "cache_prompt": False}
         whole = self.server.ok("/v1/messages", body)
         events = self.server.stream("/v1/messages", body)
         names = [name for name, _ in events]
@@ -126,7 +126,7 @@ class Endpoints(Serve):
         self.assertEqual((whole["stop_reason"], whole["usage"]["output_tokens"]), ("max_tokens", 8))
 
     def test_responses_stream_is_the_whole_answer(self):
-        body = {"input": "hello there", "max_output_tokens": 8, "ignore_eos": True}
+        body = {"input": "hello there", "max_output_tokens": 8, "ignore_eos": True, "cache_prompt": False}
         whole = self.server.ok("/v1/responses", body)
         events = self.server.stream("/v1/responses", body)
         self.assertEqual([d["sequence_number"] for _, d in events], list(range(len(events))))
@@ -382,6 +382,32 @@ class Lifetime(unittest.TestCase):
                 status, data = answer.result()
             self.assertEqual((status, data["tokens_predicted"]), (200, 1500))
             self.assertEqual(server.process.wait(timeout=20), 0)
+
+    def test_prefix_cache_outlives_the_process_exactly_or_not_at_all(self):
+        body = {"prompt": "hello there " * 40, "n_predict": 8, "ignore_eos": True}
+        with TemporaryDirectory() as folder:
+            path = os.path.join(folder, "cache")
+            answers, notes = [], []
+            for run in range(3):
+                if run == 2:
+                    with open(path, "r+b") as file:
+                        file.seek(os.path.getsize(path) // 2)
+                        byte = file.read(1)
+                        file.seek(-1, os.SEEK_CUR)
+                        file.write(bytes([byte[0] ^ 1]))
+                with Server(*options(), "--prefix-cache-file", path) as server:
+                    notes += [line["message"] for line in server.log if line["event"] == "prefix cache"]
+                    answers.append(server.ok("/completion", body))
+                    server.process.send_signal(signal.SIGTERM)
+                    self.assertEqual(server.process.wait(timeout=20), 0)
+        cached = [a["timings"]["cache_n"] for a in answers]
+        self.assertEqual((cached[0], cached[2]), (0, 0))
+        self.assertGreater(cached[1], 32)
+        self.assertEqual([a["content"] for a in answers], [answers[0]["content"]] * 3)
+        hashes = [a["mete"]["receipt"]["choices"][0]["logits_hash"] for a in answers]
+        self.assertEqual(hashes, [hashes[0]] * 3)
+        self.assertIn("restored", notes[0])
+        self.assertIn("not restored", notes[1])
 
     def test_drain_timeout_ends_what_does_not(self):
         with Server(*self.OPTIONS, "--drain-timeout", 0.5) as server:
