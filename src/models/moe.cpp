@@ -25,8 +25,7 @@ Moe::Moe(const ExpertDeclaration& experts, const RouterParams& router, GatedActi
 
 int64_t Moe::activation_floats(int64_t max_rows) const {
   const int64_t slots = max_rows * router_.used;
-  return round_up_16(max_rows * router_.experts) + round_up_16(max_rows * d_) +
-         2 * round_up_16(slots * ffn_) + round_up_16(slots * d_);
+  return round_up_16(max_rows * router_.experts) + 2 * round_up_16(slots * ffn_) + round_up_16(slots * d_);
 }
 
 int64_t Moe::bytes(int64_t max_rows) const {
@@ -50,15 +49,20 @@ void Moe::allocate(Context& ctx, int64_t max_rows) {
     return place;
   };
   logits_ = take(max_rows * router_.experts);
-  guess_normed_ = take(max_rows * d_);
   gate_ = take(slots * ffn_);
   up_ = take(slots * ffn_);
   down_ = take(slots * d_);
+  guess_normed_ = down_;  // looked ahead before the first wave
   for (const ActivationKind kind : {ActivationKind::kQ8_16, ActivationKind::kQ8_K}) {
     if (outer_kinds_[static_cast<int>(kind)]) input_.reserve(kind, max_rows, d_);
     if (inner_kinds_[static_cast<int>(kind)]) inner_.reserve(kind, slots, ffn_);
   }
-  ctx.gathered.get(matmul_grouped_bytes(ctx, 2 * router_.experts, slots, std::max(d_, ffn_)));
+  size_t gathered = 0;  // bytes of a row; those of the down products lie side by side and are not gathered
+  for (const ActivationKind kind : {ActivationKind::kF32, ActivationKind::kQ8_16, ActivationKind::kQ8_K}) {
+    if (outer_kinds_[static_cast<int>(kind)]) gathered += activation_row_bytes(kind, d_);
+  }
+  if (ctx.mode == NumericMode::kReference) gathered = activation_row_bytes(ActivationKind::kF32, d_);
+  ctx.gathered.get(matmul_grouped_bytes(ctx, 2 * router_.experts, slots, gathered));
   for (std::vector<int32_t>* list : {&ids_, &guess_ids_, &rows_of_, &places_of_, &slot_of_, &slots_}) {
     list->resize(static_cast<size_t>(slots));
   }

@@ -64,7 +64,7 @@ class Moe {
 
   AlignedBuffer activations_;
   float* logits_ = nullptr;                // [rows][experts]
-  float* guess_normed_ = nullptr;          // [rows][d_model]
+  float* guess_normed_ = nullptr;          // [rows][d_model], in down_'s memory
   float *gate_ = nullptr, *up_ = nullptr;  // [rows * used][ffn], by slot
   float* down_ = nullptr;                  // [rows * used][d_model], by slot
   GroupedInput input_, inner_;

@@ -82,10 +82,10 @@ const uint8_t* GroupedInput::get(Context& ctx, ActivationKind kind) {
   return out;
 }
 
-size_t matmul_grouped_bytes(const Context& ctx, int64_t groups, int64_t rows, int64_t cols) {
+size_t matmul_grouped_bytes(const Context& ctx, int64_t groups, int64_t rows, size_t row_bytes) {
   return round_up_64(static_cast<size_t>(max_pieces(ctx, groups)) * sizeof(Piece)) +
-         round_up_64(static_cast<size_t>(groups) * sizeof(Source)) +
-         static_cast<size_t>(rows) * (static_cast<size_t>(cols) * 4 + 64);  // float rows are the largest
+         round_up_64(static_cast<size_t>(groups) * sizeof(Source)) + static_cast<size_t>(rows) * row_bytes +
+         static_cast<size_t>(groups) * 64;
 }
 
 void matmul_grouped(Context& ctx, GroupedInput& input, std::span<const MatmulGroup> groups) noexcept {

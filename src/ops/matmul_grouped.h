@@ -41,7 +41,8 @@ struct MatmulGroup {
 /// All groups in one fork-join, split over (group, panel range). The bits are those of matmul on each row.
 void matmul_grouped(Context& ctx, GroupedInput& input, std::span<const MatmulGroup> groups) noexcept;
 
-/// Bytes of Context::gathered that matmul_grouped takes at most for `groups` groups of `rows` rows in all.
-size_t matmul_grouped_bytes(const Context& ctx, int64_t groups, int64_t rows, int64_t cols);
+/// Bytes of Context::gathered that matmul_grouped takes at most for `groups` groups of `rows` rows in all, of
+/// `row_bytes` bytes each as the kernels read them.
+size_t matmul_grouped_bytes(const Context& ctx, int64_t groups, int64_t rows, size_t row_bytes);
 
 }  // namespace mete
