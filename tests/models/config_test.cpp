@@ -132,6 +132,21 @@ TEST(ModelConfig, AbsurdValuesNameTheKey) {
       {"deepseek3", "deepseek2.expert_shared_count", {"u32", 1}, "blk.1.ffn_gate_shexp.weight"},
       {"deepseek3", "deepseek2.attention.temperature_scale", {"f32", 0.1f}, "not supported yet"},
       {"llama", "llama.attention.kv_lora_rank", {"u32", 64}, "not supported yet"},
+      {"mixtral", "llama.expert_used_count", {"u32", 6}, "is 6, expected 1 to 5"},
+      {"mixtral", "llama.expert_used_count", {"u32", 0}, "is 0, expected 1 to 5"},
+      {"mixtral",
+       "llama.expert_count",
+       {"u32", 4},
+       "\"blk.0.ffn_gate_inp.weight\" is 64 x 5, expected 64 x 4"},
+      {"mixtral", "llama.expert_count", none, "\"blk.0.ffn_gate.weight\" is missing"},
+      {"mixtral", "llama.expert_gating_func", {"u32", 2}, "\"llama.expert_gating_func\" is 2"},
+      {"mixtral", "llama.expert_weights_scale", {"f32", infinity}, "llama.expert_weights_scale"},
+      {"qwen3moe",
+       "qwen3moe.expert_feed_forward_length",
+       {"u32", 95},
+       "tensor \"blk.0.ffn_gate_exps.weight\" is 64 x 96 x 7, expected 64 x 95 x 7"},
+      {"qwen2moe", "qwen2moe.expert_shared_feed_forward_length", {"u32", 81}, "blk.0.ffn_gate_shexp.weight"},
+      {"olmoe", "olmoe.attention.clamp_kqv", {"f32", 8.0f}, "not supported yet"},
       {"gpt_oss",
        "gpt-oss.expert_count",
        {"u32", 5},
@@ -176,6 +191,13 @@ TEST(ModelConfig, TensorsThatAreMissingOrLeftOverAreNamed) {
             "tensor \"blk.1.attn_sinks.weight\" is missing");
   EXPECT_EQ(error_of("deepseek3", erase("blk.1.attn_v_b.weight")).message(),
             "tensor \"blk.1.attn_v_b.weight\" is missing");
+  const Error apart = error_of("mixtral", [](nlohmann::json& json) {
+    for (auto& tensor : json["tensors"]) {
+      if (tensor["name"] == "blk.1.ffn_gate_exps.weight") tensor["name"] = "blk.1.ffn_gate.0.weight";
+    }
+  });
+  EXPECT_THAT(apart.message(),
+              HasSubstr("\"blk.1.ffn_gate.0.weight\": one tensor per expert is not supported"));
   const Error spare = error_of("qwen2", [](nlohmann::json& json) {
     json["tensors"].push_back({{"name", "blk.0.attn_q_norm.weight"}, {"values", {1.0f, 1.0f}}});
   });
@@ -205,11 +227,15 @@ TEST(ModelConfig, CountsBytesAndMultiplications) {
     const std::vector<uint8_t> bytes = testing::named_tiny_model_gguf(name, DType::kF16);
     return read_model_config(GgufFile::parse(bytes).value());
   };
-  const ModelConfig tied = read("qwen2"), untied = read("qwen3");
+  const ModelConfig tied = read("qwen2"), untied = read("qwen3"), moe = read("qwen3moe");
   const int64_t d = 64, ffn = 96, vocab = 320;
   EXPECT_EQ(tied.macs_per_token, 3 * (d * (64 + 32 + 32) + 64 * d + 3 * d * ffn));
   EXPECT_EQ(untied.macs_per_token, 3 * (d * (128 + 64 + 64) + 128 * d + 3 * d * ffn));
   EXPECT_EQ(tied.macs_per_logits, vocab * d);
+  // Seven experts, two of them used.
+  EXPECT_EQ(moe.macs_per_token, 3 * (d * (128 + 64 + 64) + 128 * d + 7 * d + 2 * 3 * d * ffn));
+  EXPECT_EQ(moe.expert_bytes, 3 * 7 * 3 * d * ffn * 2);
+  EXPECT_EQ(moe.bytes_per_token, moe.weight_bytes - vocab * d * 2 - moe.expert_bytes / 7 * 5);
   EXPECT_EQ(tied.bytes_per_token, tied.weight_bytes);
   EXPECT_EQ(untied.bytes_per_token, untied.weight_bytes - vocab * d * 2);
   // F16 panels hold exactly the file's bytes, as do float vectors.
