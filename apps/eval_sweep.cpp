@@ -40,6 +40,7 @@ class ReferenceRows {
       run.numerics = "reference";
     } else {
       run.model.model = common.reference;
+      run.model.experts = {};
       run.numerics = common.reference_numerics;
     }
     run.reference.clear();

@@ -60,6 +60,31 @@ def bench_rows(rows):
     return "\n".join(lines)
 
 
+def price_list(data):
+    """Rows of `mete eval --sweep` for every model, ordered by bytes."""
+    parts = []
+    for entry in data["lists"]:
+        settings = entry["settings"]
+        first = settings[0]
+        judged = [t["task"] for t in first["tasks"] if "score" in t]
+        head = ["setting", "MiB", "perplexity", "KL mean +- se", "KL 99 %", "KL max", "same top", *judged, "t/s",
+                "dominated by"]
+        lines = [f"**{entry['model']}**, {first['tokens']} positions in {first['windows']} windows of {first['n_ctx']}; "
+                 f"reference {first['reference']}, perplexity {first['reference_ppl']:.4f}.", "",
+                 "| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+        for s in settings:
+            scores = [f"{t['right']}/{t['samples']}" for t in s["tasks"] if "score" in t]
+            cells = [s["name"], f"{s['bytes'] / 1048576:.2f}", f"{s['ppl']:.4f}",
+                     f"{s['kl_mean']:.3g} +- {s['kl_se']:.2g}", f"{s['kl_p99']:.3g}", f"{s['kl_max']:.3g}",
+                     f"{100 * s['same_top1']:.2f} %", *scores,
+                     f"{s['decode_tokens_per_s']:.1f} +- {50 * s['decode_spread']:.0f} %", s["dominated_by"] or "-"]
+            lines.append("| " + " | ".join(cells) + " |")
+        parts.append("\n".join(lines))
+    load = ", ".join(f"{x:.1f}" for x in data["load_average"])
+    parts.append(f"Load average at the start of each: {load}. Where other work ran, t/s are no results.")
+    return "\n\n".join(parts)
+
+
 def section(name, path):
     """The part of the page for one file; None if the file is of another kind."""
     data = json.loads(path.read_text())
@@ -73,6 +98,8 @@ def section(name, path):
     elif data.get("kind") == "servers":
         setting = ", ".join(f"{k} {v}" for k, v in data["setting"].items())
         body = f"{data['model']}; {setting}.\n\n{tables.servers(data['results'])}"
+    elif data.get("kind") == "price_list":
+        body = price_list(data)
     else:
         return None
     command = data.get("command")
