@@ -59,7 +59,6 @@ void declare(CLI::App& app, BenchOptions& o, Words& words) {
   o.model.experts.add_to(app);
   app.add_option("--text", o.text_file, "text whose tokens are fed (default: a built-in one)");
   o.model.add_memory_to(app);
-  o.model.experts.add_to(app);
   app.add_option("-o,--output", o.output, "md, csv, json (an array) or jsonl (a line as each test ends)")
       ->check(CLI::IsMember({"md", "csv", "json", "jsonl"}))
       ->capture_default_str();
