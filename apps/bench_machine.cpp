@@ -30,9 +30,8 @@ void print_threads(const MachineProfile& p) {
                k.ops_per_s.median / 1e12, percent(k.ops_per_s));
   }
   if (p.pair_ratio > 0) {
-    fmt::print("\nTwo threads on two CPUs do {:.2f} times the work of one: {}\n", p.pair_ratio,
-               p.threads_per_core > 1 ? fmt::format("{} hardware threads share a core", p.threads_per_core)
-                                      : "no two hardware threads share a core");
+    fmt::print("\nWith all CPUs busy, two do {:.2f} times the work of one alone: {}\n", p.pair_ratio,
+               p.threads_per_core > 1 ? "two of them share a core" : "each has a core of its own");
   }
 }
 

@@ -41,9 +41,11 @@ Spread measure_fork_join(ThreadPool& pool);
 /// Nanoseconds per load of a chain of dependent loads, one cache line each, in random order over `bytes`.
 double measure_load_latency_ns(size_t bytes);
 
-/// How the throughput of two threads pinned to two CPUs compares with one's, by the threads' own CPU time (so
-/// that other processes do not count): about 2 on two cores, below kSharedCoreRatio on one.
-double measure_pair_ratio(int first_cpu, int second_cpu);
+/// What two of these CPUs do, all of them busy, over what the first does alone: 2 if each has a core, below
+/// kSharedCoreRatio if two share one. Threads are pinned, and their own CPU time counts, so that other
+/// processes do not. All at once, because the virtual CPUs of some hosts wander over hardware threads: then
+/// no pair is fixed.
+double measure_pair_ratio(const std::vector<int>& cpus);
 inline constexpr double kSharedCoreRatio = 1.3;
 
 /// CPUs that the affinity mask allows, ascending.

@@ -11,6 +11,7 @@
 
 #include "base/aligned.h"
 #include "base/clock.h"
+#include "base/error.h"
 #include "base/machine_limits.h"
 #include "base/rng.h"
 
@@ -53,32 +54,16 @@ void (*arithmetic())(int64_t) {
   return integer_loop;
 }
 
-/// CPU seconds of the loop on `cpu` alone; while `partner` is set, another thread runs it on that CPU.
-double loop_seconds(int cpu, int partner) {
+/// CPU seconds of each of `count` runs of the loop on the calling thread.
+std::vector<double> loop_seconds(int count) {
   const auto loop = arithmetic();
-  std::atomic<bool> stop{false}, ready{partner < 0};
-  std::thread other;
-  if (partner >= 0) {
-    other = std::thread([&] {
-      pin(partner);
-      ready = true;
-      while (!stop.load(std::memory_order_relaxed)) loop(kPairRounds / 64);
-    });
+  std::vector<double> seconds;
+  for (int i = 0; i < count; ++i) {
+    const double start = thread_cpu_seconds();
+    loop(kPairRounds);
+    seconds.push_back(thread_cpu_seconds() - start);
   }
-  double best = 1e30;
-  std::thread worker([&] {
-    pin(cpu);
-    while (!ready.load()) std::this_thread::yield();
-    for (int i = 0; i < 5; ++i) {
-      const double start = thread_cpu_seconds();
-      loop(kPairRounds);
-      best = std::min(best, thread_cpu_seconds() - start);
-    }
-  });
-  worker.join();
-  stop = true;
-  if (other.joinable()) other.join();
-  return best;
+  return seconds;
 }
 
 int64_t sysfs_bytes(const std::string& path) {
@@ -102,8 +87,34 @@ std::vector<int> allowed_cpus() {
   return cpus;
 }
 
-double measure_pair_ratio(int first_cpu, int second_cpu) {
-  return 2 * loop_seconds(first_cpu, -1) / loop_seconds(first_cpu, second_cpu);
+double measure_pair_ratio(const std::vector<int>& cpus) {
+  METE_CHECK(!cpus.empty());
+  double alone = 0;
+  std::thread first([&] {
+    pin(cpus[0]);
+    const std::vector<double> seconds = loop_seconds(7);
+    alone = *std::min_element(seconds.begin(), seconds.end());
+  });
+  first.join();
+
+  const auto count = static_cast<int>(cpus.size());
+  std::atomic<int> waiting{count}, measuring{count};
+  std::vector<double> medians(cpus.size());
+  std::vector<std::thread> threads;
+  for (size_t i = 0; i < cpus.size(); ++i) {
+    threads.emplace_back([&, i] {
+      pin(cpus[i]);
+      waiting.fetch_sub(1);
+      while (waiting.load() > 0) std::this_thread::yield();
+      medians[i] = spread_of(loop_seconds(9)).median;
+      measuring.fetch_sub(1);
+      while (measuring.load() > 0) arithmetic()(kPairRounds / 64);  // keeps the others company
+    });
+  }
+  for (std::thread& t : threads) t.join();
+  double sum = 0;
+  for (const double m : medians) sum += m;
+  return 2 * alone / (sum / static_cast<double>(count));
 }
 
 double measure_load_latency_ns(size_t bytes) {

@@ -102,6 +102,8 @@ BenchSample BenchRunner::run(const BenchTest& test, int64_t rotation) {
 
 namespace {
 
+constexpr double kEnergySeconds = 1.0;  // counters advance in steps of up to 0.1 s
+
 /// Seconds that a phase needs at least by memory and by arithmetic.
 struct Bound {
   double memory = 0, arithmetic = 0;
@@ -155,7 +157,7 @@ BenchFigures figures_of(const BenchTest& test, std::span<const BenchSample> samp
   f.bytes_per_token = static_cast<double>(f.ledger.bytes_read()) / (tokens * count);
   f.bytes_per_s = static_cast<double>(f.ledger.bytes_read()) / seconds;
   f.ops_per_s = ops / seconds;
-  if (all_joules) f.joules_per_token = joules / (tokens * count);
+  if (all_joules && seconds >= kEnergySeconds) f.joules_per_token = joules / (tokens * count);
   f.ledger_share = static_cast<double>(f.ledger.switches) * cost.report_s / seconds;
   f.share_of_limit = bound / seconds;
   f.bound_by_memory = memory_bound > bound / 2;

@@ -72,9 +72,9 @@ struct BenchFigures {
   Spread first_token_s;            ///< all 0 without a prompt
   double bytes_per_token = 0;      ///< weights and KV read from memory
   double bytes_per_s = 0, ops_per_s = 0;
-  std::optional<double> joules_per_token;
-  LedgerReport ledger;      ///< of all samples together
-  double ledger_share = 0;  ///< of the time: what the ledger's own reports cost
+  std::optional<double> joules_per_token;  ///< nullopt too if the samples took less than a second together
+  LedgerReport ledger;                     ///< of all samples together
+  double ledger_share = 0;                 ///< of the time: what the ledger's own reports cost
   /// Least seconds that memory and arithmetic of the phases need at the limits, over the seconds taken; 0 if
   /// the limits are not known.
   double share_of_limit = 0;

@@ -40,16 +40,6 @@ std::vector<int> thread_counts(int cpus) {
   return counts;
 }
 
-/// The CPUs nearest to the first one by number are where siblings are found: 1, 2, ... and half-way round.
-std::vector<int> partners(const std::vector<int>& cpus) {
-  std::vector<int> some;
-  const size_t n = cpus.size();
-  for (size_t i = 1; i < n; ++i) {
-    if (i < 4 || i == n / 2) some.push_back(cpus[i]);
-  }
-  return some;
-}
-
 class Steps {
  public:
   Steps(const ProfileOptions& options, int64_t total) : options_(options), total_(total) {}
@@ -75,11 +65,9 @@ void measure_arithmetic(MachineProfile& p, Steps& steps) {
 
 void measure_cores(MachineProfile& p) {
   const std::vector<int> cpus = allowed_cpus();
-  for (const int partner : partners(cpus)) {
-    const double ratio = measure_pair_ratio(cpus[0], partner);
-    if (ratio < kSharedCoreRatio) ++p.threads_per_core;
-    p.pair_ratio = p.pair_ratio == 0 ? ratio : std::min(p.pair_ratio, ratio);
-  }
+  if (cpus.size() < 2) return;
+  p.pair_ratio = measure_pair_ratio(cpus);
+  if (p.pair_ratio < kSharedCoreRatio) p.threads_per_core = 2;
 }
 
 /// Read rate and best int8 peak with all threads once more.

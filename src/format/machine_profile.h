@@ -40,9 +40,8 @@ struct MachineProfile {
 
   std::vector<ThreadPoint> threads;  ///< ascending; 1 first, `cpus` last
   std::vector<PeakPoint> peaks;
-  double pair_ratio =
-      0;  ///< the least measure_pair_ratio of the first CPU with another; 0: there is one CPU only
-  int threads_per_core = 1;
+  double pair_ratio = 0;           ///< measure_pair_ratio of all CPUs; 0: there is one CPU only
+  int threads_per_core = 1;        ///< 2 if pair_ratio shows shared cores
   std::vector<CacheLevel> caches;  ///< reported and measured ones
   std::vector<LatencyPoint> latencies;
   std::string drive_file;     ///< that the drive was measured on; empty: it was not

@@ -52,7 +52,7 @@ TEST(MachineLimits, WaitingForTheCpuIsNotMistakenForASharedCore) {
   const std::vector<int> cpus = allowed_cpus();
   ASSERT_FALSE(cpus.empty());
   // Two threads on one CPU take turns: twice the wall time, but each needs the CPU time it needs alone.
-  EXPECT_GT(measure_pair_ratio(cpus[0], cpus[0]), kSharedCoreRatio);
+  EXPECT_GT(measure_pair_ratio({cpus[0], cpus[0]}), kSharedCoreRatio);
 }
 
 }  // namespace

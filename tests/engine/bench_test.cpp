@@ -99,6 +99,10 @@ TEST(BenchFigures, DecodeIsHeldAgainstMemory) {
   EXPECT_DOUBLE_EQ(f.share_of_limit, 1.5 / 6);  // 12000 bytes at 8000 per second
   EXPECT_TRUE(f.bound_by_memory);
   EXPECT_EQ(f.first_token_s.median, 0);
+  std::vector<BenchSample> brief(1);
+  brief[0].gen = phase(0.9, 4, 4000);
+  brief[0].joules = 8.0;
+  EXPECT_EQ(figures_of(test, brief, cost).joules_per_token, std::nullopt);
   samples[1].joules = std::nullopt;
   EXPECT_EQ(figures_of(test, samples, cost).joules_per_token, std::nullopt);
 }
