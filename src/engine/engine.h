@@ -129,7 +129,8 @@ class Engine {
   void grant_rows();
   void preempt_last();
   Status run_batch();
-  void finish_row(Sequence& seq, const float* logits);
+  void choose_tokens();
+  void finish_row(const Granted& granted);
   void pool_rows(Sequence& seq, int64_t begin, int64_t rows, const float* hidden);
   void fail(Sequence& seq, std::string message);
   void end(Sequence& seq, FinishReason reason);

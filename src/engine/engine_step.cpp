@@ -50,6 +50,7 @@ void Engine::run_step() {
   ++counts_.steps;
   const double seconds = now_seconds() - start;
   const int64_t vocab = runtime_.model_config().vocab, width = runtime_.model_config().d_model;
+  choose_tokens();
   for (const Granted& granted : stepping_) {
     Sequence& seq = *granted.seq;
     const int64_t begin = seq.cached;
@@ -63,7 +64,7 @@ void Engine::run_step() {
     if (granted.hidden_at >= 0) {
       pool_rows(seq, begin, granted.rows, hidden_.as<float>() + granted.hidden_at * width);
     } else if (granted.logits_at >= 0) {
-      finish_row(seq, logits_.as<float>() + granted.logits_at * vocab);
+      finish_row(granted);
     }
   }
   size_t next = 0;  // the spans, now that top_ no longer grows
@@ -274,13 +275,37 @@ void Engine::pool_rows(Sequence& seq, int64_t begin, int64_t rows, const float* 
   end(seq, FinishReason::kStop);
 }
 
-void Engine::finish_row(Sequence& seq, const float* logits) {
-  const auto vocab = static_cast<size_t>(runtime_.model_config().vocab);
+/// Hashes the logits rows and samples from them, sequences side by side. Grammars may share caches: their
+/// masks are made before, by this thread.
+void Engine::choose_tokens() {
   const PartScope part(&runtime_.ledger(), Part::kSample);
-  XXH3_64bits_update(seq.hash.get(), logits, vocab * sizeof(float));
-  const double start = now_seconds();
-  const auto allowed = seq.grammar ? seq.grammar->mask() : std::span<const uint64_t>();
-  const int32_t token = seq.sampler->sample({logits, vocab}, seq.tokens.size(), allowed);
+  const auto vocab = static_cast<size_t>(runtime_.model_config().vocab);
+  for (Granted& granted : stepping_) {
+    if (granted.logits_at >= 0 && granted.seq->grammar) granted.allowed = granted.seq->grammar->mask();
+  }
+  const auto choose = [&](int64_t begin, int64_t end, int) {
+    for (int64_t i = begin; i < end; ++i) {
+      Granted& granted = stepping_[static_cast<size_t>(i)];
+      if (granted.logits_at < 0) continue;
+      Sequence& seq = *granted.seq;
+      const float* logits = logits_.as<float>() + granted.logits_at * static_cast<int64_t>(vocab);
+      XXH3_64bits_update(seq.hash.get(), logits, vocab * sizeof(float));
+      const double start = now_seconds();
+      granted.token = seq.sampler->sample({logits, vocab}, seq.tokens.size(), granted.allowed);
+      granted.sample_s = now_seconds() - start;
+    }
+  };
+  const auto count = static_cast<int64_t>(stepping_.size());
+  if (count == 1) return choose(0, 1, 0);
+  runtime_.context().pool.parallel_for(count, 1, choose);
+}
+
+void Engine::finish_row(const Granted& granted) {
+  Sequence& seq = *granted.seq;
+  const int32_t token = granted.token;
+  const auto vocab = static_cast<size_t>(runtime_.model_config().vocab);
+  const float* logits = logits_.as<float>() + granted.logits_at * static_cast<int64_t>(vocab);
+  const PartScope part(&runtime_.ledger(), Part::kSample);
   if (const RowReport& odd = seq.sampler->report(); odd.nan_logits > 0) {
     return fail(seq, fmt::format("{} of {} logits at position {} are not numbers", odd.nan_logits, vocab,
                                  seq.tokens.size()));
@@ -297,7 +322,7 @@ void Engine::finish_row(Sequence& seq, const float* logits) {
   seq.sampler->accept(token);
   if (seq.grammar && !event.end_token) METE_CHECK(seq.grammar->accept(token));
   const double now = now_seconds();
-  seq.ledger.sample_s += now - start;
+  seq.ledger.sample_s += granted.sample_s;
   runtime_.ledger().add(Counter::kGeneratedTokens, 1);
   seq.ledger.at_last = runtime_.ledger().mark();
   if (seq.generated() == 0) {

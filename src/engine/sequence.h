@@ -55,6 +55,9 @@ struct Engine::Granted {
   bool prompt;        // not a decode step
   int64_t logits_at;  // index among the step's logits rows, -1: none
   int64_t hidden_at;  // first index among the step's hidden rows, -1: none
+  std::span<const uint64_t> allowed{};
+  int32_t token = -1;  // chosen from the logits row
+  double sample_s = 0;
 };
 
 }  // namespace mete

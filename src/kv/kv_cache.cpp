@@ -62,7 +62,9 @@ size_t kv_table_bytes(const KvConfig& config, int64_t sequences) {
   const int64_t pages = page_count(config), lists = config.kv_layers * config.kv_heads;
   const int64_t slots = config.sequence_slots > 0 ? config.sequence_slots : config.max_slots;
   const int64_t of_sequence = 4 * slots + lists * (8 * (slots / config.page_slots + 1) + 64);
-  return static_cast<size_t>(8 * pages + 4 * slots + sequences * of_sequence);
+  // Per block of a prefix cache: its pages, two nodes of the tree with their tokens, hash and policy.
+  const int64_t of_block = 8 * lists + 2 * (48 + 4 * config.page_slots) + 64;
+  return static_cast<size_t>(8 * pages + 4 * slots + sequences * of_sequence + pages / lists * of_block);
 }
 
 /// The two calls of a layer, for the rows of the open step.

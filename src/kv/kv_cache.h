@@ -40,7 +40,8 @@ const char* kv_codec_name(KvType type);
 
 /// Bytes that a cache of this configuration takes when it is full.
 size_t kv_cache_bytes(const KvConfig& config);
-/// Bytes of its tables with so many sequences that are each as long as the cache can hold.
+/// Bytes of its tables with so many sequences that are each as long as the cache can hold, and of a prefix
+/// cache's.
 size_t kv_table_bytes(const KvConfig& config, int64_t sequences);
 KvLayout kv_layout(const KvConfig& config);
 

@@ -49,6 +49,28 @@ TEST(FormBatch, DemandsForNothingGetNothing) {
   EXPECT_EQ(granted({}, {100, 100}), Rows{});
 }
 
+TEST(FormBatch, SteadyShortPromptsNeitherWaitForALongOneNorStarveIt) {
+  struct Prompt {
+    int64_t left, arrived;
+  };
+  std::vector<Prompt> prompts = {{9000, 0}};
+  int64_t step = 0, longest_wait = 0;
+  for (bool long_runs = true; long_runs; ++step) {
+    prompts.push_back({50, step});  // 50 of 128 rows a step: less than half
+    std::vector<Demand> demands;
+    for (const Prompt& p : prompts) demands.push_back(prompt(p.left));
+    const Rows rows = granted(demands, {128, 128});
+    for (size_t i = 0; i < prompts.size(); ++i) prompts[i].left -= rows[i];
+    long_runs = prompts[0].left > 0;
+    std::erase_if(prompts, [&](const Prompt& p) {
+      if (p.left == 0 && p.arrived > 0) longest_wait = std::max(longest_wait, step - p.arrived);
+      return p.left == 0;
+    });
+  }
+  EXPECT_LE(step, 2 * 9000 / 128 + 1);
+  EXPECT_EQ(longest_wait, 0);
+}
+
 TEST(FormBatch, RandomDemandsAreServedWithinTheBudgetAndNothingIsWasted) {
   for (uint64_t seed = 0; seed < 2000; ++seed) {
     uint64_t at = 0;
