@@ -19,8 +19,11 @@ struct Command {
 constexpr Command kCommands[] = {
     {"run", mete::cmd_run, "answer a prompt, or chat"},
     {"bench", mete::cmd_bench, "measure prefill and decode speed as a share of the machine's limit"},
-    {"eval", mete::cmd_eval, "what a model and its settings cost in quality: perplexity, KL, tasks, price lists"},
+    {"eval", mete::cmd_eval,
+     "what a model and its settings cost in quality: perplexity, KL, tasks, price lists"},
     {"inspect", mete::cmd_inspect, "what is in a model file, and what the engine would do with it"},
+    {"plan", mete::cmd_plan,
+     "what a run under a memory ceiling would keep in memory, and how fast it should be"},
     {"serve", mete::cmd_serve, "serve the model over HTTP to OpenAI, Anthropic and llama-server clients"},
     {"tokenize", mete::cmd_tokenize, "text to token ids"},
 };

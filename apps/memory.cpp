@@ -6,6 +6,7 @@
 
 #include "apps/args.h"
 #include "base/size.h"
+#include "engine/forecast.h"
 
 namespace mete {
 namespace {
@@ -19,7 +20,9 @@ double mib(int64_t bytes) { return static_cast<double>(bytes) / 0x1p20; }
 void announce_memory(const char* command, const Runtime& runtime) {
   const MemoryPlan& plan = runtime.memory_plan();
   if (plan.budget == 0) return;
-  fmt::print(stderr, "mete {}: {}\n", command, plan.summary(runtime.model_config()));
+  const ModelConfig& model = runtime.model_config();
+  const Forecast forecast = make_forecast(model, plan, runtime.kv().config(), runtime.threads());
+  fmt::print(stderr, "mete {}: {}; {}\n", command, plan.summary(), forecast.text(model, plan));
   for (const std::string& choice : plan.choices) fmt::print(stderr, "mete {}: memory: {}\n", command, choice);
 }
 

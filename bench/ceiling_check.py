@@ -6,7 +6,7 @@
 
     bench/ceiling_check.py -m MODEL.gguf --text FILE [-c 1024] [--ceilings 8] [--from 112MiB] [-o RESULTS.md]
 
-The ceilings lie between the floor (or --from) and what the run takes without one. The prompt is the first half of
+The ceilings lie between the floor (or --from) and what the run takes without one. The prompt takes most of
 the context, the reply fills the rest, so that all KV is touched. Needs root, or a memory cgroup that may be written
 to: skipped (exit 77, with the number of checks that were not made) where there is none. Every reply must have the
 same fingerprint of logits.
@@ -86,9 +86,10 @@ def run(arguments, prompt, ceiling, limit=None):
     if done.returncode == 0:
         out = json.loads(done.stdout)
         receipt = out["receipt"]
+        experts = receipt.get("experts", {})
         row.update(hash=out["logits_hash"], unnamed=receipt["unnamed_bytes"], own_peak=receipt["memory_peak_bytes"],
-                   floor=receipt.get("memory_floor_bytes"), slots=receipt.get("slots_per_layer"),
-                   missed=receipt.get("experts_missed"), disk=receipt.get("disk_bytes"),
+                   floor=receipt.get("memory_floor_bytes"), slots=experts.get("slots_per_layer"),
+                   missed=experts.get("experts_missed"), disk=experts.get("disk_bytes"),
                    prefill=receipt["prefill_tokens"] / max(receipt["prefill_s"], 1e-9),
                    decode=receipt["decode_tokens"] / max(receipt["decode_s"], 1e-9))
     return row
@@ -136,7 +137,7 @@ def main():
         sys.exit(77)
     text = pathlib.Path(arguments.text).read_bytes().decode(errors="replace")
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as prompt:
-        prompt.write(text[:2 * arguments.context])
+        prompt.write(text[:int(3.3 * arguments.context)])
         prompt.flush()
         free = run(arguments, prompt.name, None)
         if free["code"] != 0:

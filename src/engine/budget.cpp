@@ -249,12 +249,10 @@ std::string MemoryPlan::lines_text() const {
   return text + " MiB";
 }
 
-std::string MemoryPlan::summary(const ModelConfig& model) const {
+std::string MemoryPlan::summary() const {
   std::string text = fmt::format("memory: ceiling {}, floor {}, planned {} ({})", size_text(budget),
                                  size_text(floor), size_text(total(lines)), lines_text());
   text += fmt::format("; context {}, steps of up to {} rows", context, max_rows);
-  if (!model.experts.layers.empty())
-    text += fmt::format("; {} of {} experts of a layer in memory", slots_per_layer, model.experts.experts);
   return text;
 }
 

@@ -64,7 +64,7 @@ struct MemoryPlan {
   int64_t attention_split_bytes = 0;  ///< for Context
   std::vector<std::string> choices;   ///< what was made smaller than asked or usual, a sentence each
   /// "memory: ceiling 112.0 MiB, floor 98.1 MiB; weights ...".
-  std::string summary(const ModelConfig& model) const;
+  std::string summary() const;
   std::string lines_text() const;  ///< "weights 92.1, kv 22.5, ... MiB": lines that are not 0
 };
 

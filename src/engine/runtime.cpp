@@ -41,7 +41,7 @@ MemoryDemand memory_demand(const RuntimeConfig& config, const ModelConfig& model
   demand.max_rows = config.max_rows;
   demand.max_seqs = config.max_seqs;
   demand.kv_tokens = config.kv_tokens;
-  demand.logits_rows = config.logits_rows;
+  demand.logits_rows = std::max(config.logits_rows, config.max_seqs);
   demand.text_bytes = config.text_bytes;
   demand.socket_bytes = config.socket_bytes;
   demand.threads = std::max(config.threads, config.threads_batch);

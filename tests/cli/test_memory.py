@@ -7,9 +7,10 @@ import subprocess
 import sys
 import unittest
 
-from harness import BINARY, SMOLLM2, TemporaryDirectory, mete, mete_json, needs_smollm2, tiny_model
+from harness import BINARY, MODELS, SMOLLM2, TemporaryDirectory, mete, mete_json, needs_smollm2, tiny_model
 
 MIB = 1 << 20
+SMOLMOE = MODELS / "smolmoe-268m-a81m-q4_0.gguf"
 RAW = ("-p", "The capital of France is", "-no-cnv", "-n", 8, "--temp", 0, "--json")
 
 
@@ -114,6 +115,58 @@ class Ceiling(unittest.TestCase):
         if done.returncode == 77:
             self.skipTest(done.stdout.strip())
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+
+
+@unittest.skipUnless(SMOLMOE.exists(), f"{SMOLMOE.name} is not in the model folder")
+class Experts(unittest.TestCase):
+    BASE = ("run", "-m", SMOLMOE, "-c", 1024, "-p", "The capital of France is", "-no-cnv", "--ignore-eos", "--temp", 0,
+            "--json")
+
+    def test_slots_follow_the_ceiling_and_bits_stay(self):
+        free = mete_json(*self.BASE, "-n", 8)
+        self.assertNotIn("experts", free["receipt"])
+        slots = []
+        for ceiling in (104, 112, 150):
+            out = mete_json(*self.BASE, "-n", 8, "--memory", f"{ceiling}MiB")
+            self.assertEqual(out["logits_hash"], free["logits_hash"])
+            receipt = out["receipt"]
+            self.assertLessEqual(receipt["memory_peak_bytes"], ceiling * MIB)
+            self.assertLessEqual(receipt["unnamed_bytes"], 16 * MIB)
+            self.assertGreater(receipt["experts"]["experts_missed"], 0)
+            self.assertGreater(receipt["experts"]["disk_bytes"], 0)
+            slots.append(receipt["experts"]["slots_per_layer"])
+        self.assertLess(slots[0], slots[1])
+        self.assertLess(slots[1], slots[2])
+        self.assertLess(slots[2], 32)
+
+    def test_ceiling_changes_while_running(self):
+        want = mete_json(*self.BASE, "-n", 48)["logits_hash"]
+        with TemporaryDirectory() as folder:
+            path = pathlib.Path(folder, "ceiling")
+            path.write_text("150MiB")
+            run = subprocess.Popen([BINARY, *map(str, self.BASE), "-n", "48", "--memory-file", str(path)],
+                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            self.assertIn("of 32 experts", run.stderr.readline())
+            for size, fragment in (("106MiB", "is now 106.0 MiB"), ("220MiB", "is now 220.0 MiB"),
+                                   ("50MiB", "stays 220.0 MiB: 50.0 MiB is below the floor")):
+                path.write_text(size)
+                run.send_signal(signal.SIGUSR1)
+                self.assertIn(fragment, run.stderr.readline())
+            out, err = run.communicate(timeout=300)
+            self.assertEqual(run.returncode, 0, err)
+            self.assertEqual(json.loads(out)["logits_hash"], want)
+
+    def test_plan(self):
+        plan = mete_json("plan", "-m", SMOLMOE, "-c", 1024, "--memory", "112MiB", "--json")
+        receipt = mete_json(*self.BASE, "-n", 2, "--memory", "112MiB")["receipt"]
+        self.assertEqual(plan["slots_per_layer"], receipt["experts"]["slots_per_layer"])
+        self.assertEqual(plan["memory_floor_bytes"], receipt["memory_floor_bytes"])
+        self.assertLessEqual(plan["memory_planned_bytes"], 112 * MIB)
+        self.assertAlmostEqual(plan["hit_rate"], plan["slots_per_layer"] / 32)
+        self.assertGreater(plan["decode_tokens_per_s"], 0)
+        code, out, err = mete("plan", "-m", SMOLMOE, "-c", 1024, "--memory", plan["memory_floor_bytes"] - 1)
+        self.assertEqual((code, out), (4, ""), err)
+        self.assertIn("below the floor", err)
 
 
 if __name__ == "__main__":

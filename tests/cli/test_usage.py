@@ -20,7 +20,7 @@ class Usage(unittest.TestCase):
 
     def test_help_of_every_command(self):
         self.assertEqual(mete("--help")[0], 0)
-        for command in ("run", "bench", "eval", "inspect", "tokenize"):
+        for command in ("run", "bench", "eval", "inspect", "plan", "tokenize"):
             code, out, err = mete(command, "--help")
             self.assertEqual((code, err), (0, ""), command)
             self.assertIn("--", out)
