@@ -188,7 +188,8 @@ ServiceConfig service_config(const ServeOptions& o) {
 /// KV memory for `parallel` sequences of the longest length, less where that would take more than half of the
 /// memory that the weights leave; says so on stderr. At least one sequence of the longest length.
 int64_t choose_kv_tokens(const ServeOptions& o, const RuntimeConfig& runtime) {
-  if (o.kv_tokens > 0) return o.kv_tokens;
+  // Under a ceiling the plan sees to it: every sequence has room for the longest one.
+  if (o.kv_tokens > 0 || runtime.memory_bytes > 0) return o.kv_tokens;
   const GgufFile file = GgufFile::open(resolve_model_path(o.model.model).value()).value();
   const ModelConfig model = read_model_config(file);
   const int64_t context =
@@ -230,9 +231,15 @@ int cmd_serve(const std::vector<std::string>& args) {
           host);
     }
   }
+  if (!o.model.memory_file.empty()) {
+    throw bad_usage("--memory-file: not supported by mete serve yet, expected --memory");
+  }
   RuntimeConfig runtime = o.model.config();
   runtime.max_seqs = o.parallel;
   runtime.kv_tokens = choose_kv_tokens(o, runtime);
+  // For the plan: a body in each of a few connections, read, parsed and rendered; threads and buffers of the
+  // rest.
+  runtime.socket_bytes = int64_t{32} << 20;
   if (o.parallel > runtime.max_rows) {
     throw bad_usage("--parallel {}: at most the rows of a step, {} (-b, -ub)", o.parallel, runtime.max_rows);
   }

@@ -56,6 +56,10 @@ void Service::on_loaded(std::exception_ptr error) {
                                      static_cast<uint32_t>(XXH3_64bits(file.data(), file.size())));
     model_.runtime = &runtime;
     grammars_ = std::make_unique<GrammarCompiler>(runtime.tokenizer());
+    if (const MemoryPlan& plan = runtime.memory_plan(); plan.budget > 0) {
+      log_.write("memory", {{"plan", plan.summary()}});
+      for (const std::string& choice : plan.choices) log_.write("memory", {{"smaller", choice}});
+    }
     ready_ = true;
     log_.write("ready", {{"model", model_.name},
                          {"load_s", runtime.load_seconds()},
