@@ -28,7 +28,7 @@ ApiError end_error(const JobEnd& end) {
   return api_error(500, "server_error", "generation_failed", end.error);
 }
 
-Answer::Answer(AnswerInfo info, std::shared_ptr<Exchange> exchange, HttpHeaders headers, bool split_reasoning)
+Answer::Answer(AnswerInfo info, std::shared_ptr<Exchange> exchange, HttpHeaders headers, OutputOptions output)
     : info_(std::move(info)),
       exchange_(std::move(exchange)),
       headers_(std::move(headers)),
@@ -37,10 +37,10 @@ Answer::Answer(AnswerInfo info, std::shared_ptr<Exchange> exchange, HttpHeaders 
       held_(choices_.size()),
       running_(choices_.size()),
       last_sent_(now_seconds()) {
-  const bool chat = info_.request.api != Api::kCompletion && info_.request.api != Api::kLlama;
+  if (info_.request.api == Api::kCompletion || info_.request.api == Api::kLlama) output = {};
   for (size_t i = 0; i < choices_.size(); ++i) {
-    parsers_.emplace_back(split_reasoning && chat,
-                          info_.prompts[i / static_cast<size_t>(info_.request.n)].starts_in_reasoning);
+    output.starts_in_reasoning = info_.prompts[i / static_cast<size_t>(info_.request.n)].starts_in_reasoning;
+    parsers_.emplace_back(output);
   }
 }
 
@@ -61,6 +61,7 @@ bool Answer::on_event(size_t index, JobEvent event, double now) {
     piece.output.reasoning += rest.reasoning;
     for (ToolCall& call : rest.tool_calls) piece.output.tool_calls.push_back(std::move(call));
   }
+  name_calls(index, piece.output.tool_calls);
   append(held_[index], std::move(event.tokens));
   if (!piece.output.empty() || event.end) piece.tokens = std::exchange(held_[index], {});
   choice.text += piece.output.text;
@@ -94,6 +95,14 @@ bool Answer::on_event(size_t index, JobEvent event, double now) {
     exchange_->respond(std::move(response));
   }
   return true;
+}
+
+/// Ids that tell the calls of a request apart.
+void Answer::name_calls(size_t index, std::vector<ToolCall>& calls) const {
+  size_t number = choices_[index].tool_calls.size();
+  for (ToolCall& call : calls)
+    call.id =
+        fmt::format("call_{}_{}_{}", info_.id.substr(info_.id.find_first_of("-_") + 1), index, number++);
 }
 
 void Answer::ping(double now) {

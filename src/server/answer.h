@@ -26,8 +26,8 @@ class JobSink {
 /// The answer to a generation request.
 class Answer final : public JobSink {
  public:
-  /// `headers` go with the response; `split_reasoning`: <think> blocks are reasoning.
-  Answer(AnswerInfo info, std::shared_ptr<Exchange> exchange, HttpHeaders headers, bool split_reasoning);
+  /// `headers` go with the response; `output`: how the model's text is read in conversations.
+  Answer(AnswerInfo info, std::shared_ptr<Exchange> exchange, HttpHeaders headers, OutputOptions output);
 
   Answer(const Answer&) = delete;
   Answer& operator=(const Answer&) = delete;
@@ -42,6 +42,7 @@ class Answer final : public JobSink {
   std::vector<Choice>& choices() { return choices_; }
 
  private:
+  void name_calls(size_t index, std::vector<ToolCall>& calls) const;
   void begin();
   void send(const std::string& text);
 

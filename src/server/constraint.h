@@ -4,12 +4,14 @@
 #include <memory>
 
 #include "server/generation.h"
+#include "text/chat_format.h"
 #include "text/grammar/compiler.h"
 
 namespace mete {
 
-/// Null for free text. An error names the field. From any thread.
-ApiResult<std::shared_ptr<const Grammar>> compile_constraint(const OutputFormat& format,
+/// Null for free text. `format`: how the model writes a tool call that the client insists on. An error names
+/// the field.
+ApiResult<std::shared_ptr<const Grammar>> compile_constraint(const Generation& request, ChatFormat format,
                                                              GrammarCompiler& compiler);
 
 }  // namespace mete

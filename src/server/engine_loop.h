@@ -27,6 +27,7 @@ using JobId = uint64_t;
 struct JobSpec {
   Request request;
   std::vector<std::string> stops;
+  std::vector<int32_t> shown_tokens{};  ///< special tokens that are part of the text
 };
 
 struct JobToken {
@@ -97,7 +98,10 @@ class EngineLoop {
   };
   struct Job {
     Job(JobId i, const JobSpec& spec, const Tokenizer& tokenizer)
-        : id(i), stops(spec.stops), detokenizer(tokenizer), wants_logprobs(spec.request.top_logprobs >= 0) {}
+        : id(i),
+          stops(spec.stops),
+          detokenizer(tokenizer, false, spec.shown_tokens),
+          wants_logprobs(spec.request.top_logprobs >= 0) {}
     JobId id;
     StopMatcher stops;
     StreamDetokenizer detokenizer;

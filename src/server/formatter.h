@@ -8,8 +8,8 @@
 
 #include "server/engine_loop.h"
 #include "server/generation.h"
-#include "server/output_parser.h"
 #include "server/prompt_builder.h"
+#include "text/output_parser.h"
 
 namespace mete {
 

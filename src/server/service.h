@@ -107,6 +107,7 @@ class Service final : public HttpHandler {
   void work(const CallPtr& call, std::function<ApiResult<Json>(const HttpRequest&)> work);
   std::optional<ApiError> check_model(const std::string& asked) const;
   std::optional<ApiError> check_length(const std::vector<BuiltPrompt>& prompts) const;
+  OutputOptions output_options(const Generation& generation) const;
   Request engine_request(const Generation& generation, const Call& call, size_t choice) const;
   void launch(const CallPtr& call, std::vector<JobSpec> specs);
 
@@ -123,6 +124,8 @@ class Service final : public HttpHandler {
   HttpServer http_;
   std::optional<ChatTemplate> chat_template_;
   std::string chat_template_source_;
+  ChatFormat chat_format_ = ChatFormat::kPlain;
+  std::vector<int32_t> structural_tokens_;  // of chat_format_
   ModelInfo model_;
   std::unique_ptr<GrammarCompiler> grammars_;
   std::vector<std::string> names_;  // that a request may ask for

@@ -93,6 +93,18 @@ Request Service::engine_request(const Generation& generation, const Call& call, 
   return out;
 }
 
+/// How the model's text is read: with a forced call in a format that a grammar cannot spell (its marks are
+/// special tokens), the call is plain JSON, which is read as Llama 3 writes it.
+OutputOptions Service::output_options(const Generation& generation) const {
+  OutputOptions out;
+  out.split_reasoning = config_.split_reasoning;
+  out.tool_calls = !generation.tools.empty() && generation.tool_choice != ToolChoice::kNone;
+  const bool forced =
+      generation.tool_choice == ToolChoice::kRequired || generation.tool_choice == ToolChoice::kNamed;
+  out.format = forced && chat_format_ != ChatFormat::kTags ? ChatFormat::kLlama3 : chat_format_;
+  return out;
+}
+
 /// On a worker thread: from the body to sequences.
 void Service::prepare_generation(const CallPtr& call, Parser parse) {
   const auto refuse = [&](const ApiError& error) { http_.post([this, call, error] { reply(call, error); }); };
@@ -103,7 +115,8 @@ void Service::prepare_generation(const CallPtr& call, Parser parse) {
   if (Status valid = parsed->sampling.validate(config_.defaults.vocab); !valid) {
     return refuse(api_error(400, "invalid_request_error", "invalid_value", valid.error().message()));
   }
-  auto grammar = compile_constraint(parsed->format, *grammars_);
+  const OutputOptions output = output_options(*parsed);
+  auto grammar = compile_constraint(*parsed, output.format, *grammars_);
   if (!grammar) return refuse(grammar.error());
   auto prompts = build_prompts(*parsed, model_.tokenizer(), chat_template_ ? &*chat_template_ : nullptr);
   if (!prompts) return refuse(prompts.error());
@@ -115,6 +128,8 @@ void Service::prepare_generation(const CallPtr& call, Parser parse) {
     JobSpec spec{engine_request(*parsed, *call, i), parsed->stops};
     spec.request.prompt = (*prompts)[i / static_cast<size_t>(parsed->n)].tokens;
     spec.request.grammar = *grammar;
+    const bool conversation = parsed->api != Api::kCompletion && parsed->api != Api::kLlama;
+    if (conversation) spec.shown_tokens = structural_tokens_;
     specs.push_back(std::move(spec));
   }
   auto info = std::make_shared<AnswerInfo>();
@@ -126,9 +141,8 @@ void Service::prepare_generation(const CallPtr& call, Parser parse) {
   info->created = static_cast<int64_t>(std::time(nullptr));
   info->model = &model_;
   auto jobs = std::make_shared<std::vector<JobSpec>>(std::move(specs));
-  http_.post([this, call, info, jobs] {
-    auto answer =
-        std::make_unique<Answer>(std::move(*info), call->exchange, call->headers, config_.split_reasoning);
+  http_.post([this, call, info, jobs, output] {
+    auto answer = std::make_unique<Answer>(std::move(*info), call->exchange, call->headers, output);
     for (size_t i = 0; i < jobs->size(); ++i) answer->choices()[i].seed = (*jobs)[i].request.sampling.seed;
     call->sink = std::move(answer);
     launch(call, std::move(*jobs));

@@ -47,6 +47,11 @@ void Service::on_loaded(std::exception_ptr error) {
       chat_template_source_ = runtime.file().metadata().string_or("tokenizer.chat_template", "").value();
     }
     if (!chat_template_source_.empty()) chat_template_ = ChatTemplate::parse(chat_template_source_).value();
+    chat_format_ = detect_chat_format(chat_template_source_);
+    for (const std::string_view spelling : structural_tokens(chat_format_)) {
+      const auto id = runtime.tokenizer().find(spelling);
+      if (id) structural_tokens_.push_back(*id);
+    }
     config_.defaults.vocab = runtime.model_config().vocab;
     names_ = config_.aliases;
     names_.push_back(stem_of(config_.model_file));

@@ -7,7 +7,7 @@ namespace mete {
 namespace {
 
 using Json = nlohmann::ordered_json;
-using Calls = std::vector<ParsedCall>;
+using Calls = std::vector<ToolCall>;
 
 // DeepSeek's marks: fullwidth vertical lines and lower one eighth blocks.
 #define METE_BAR "\xef\xbd\x9c"
@@ -211,7 +211,7 @@ std::span<const ToolMarks> tool_marks(ChatFormat format) {
   return {};
 }
 
-std::optional<std::vector<ParsedCall>> parse_tool_calls(ChatFormat format, std::string_view body) {
+std::optional<std::vector<ToolCall>> parse_tool_calls(ChatFormat format, std::string_view body) {
   Calls out;
   bool good = false;
   switch (format) {

@@ -31,12 +31,13 @@ struct ToolMarks {
 };
 std::span<const ToolMarks> tool_marks(ChatFormat format);
 
-struct ParsedCall {
+struct ToolCall {
   std::string name;
   std::string arguments;  ///< JSON text of an object
+  std::string id{};       ///< set by whoever hands the call on
 };
 
 /// The calls in the text between the marks. None if it is anything else: it is then text.
-std::optional<std::vector<ParsedCall>> parse_tool_calls(ChatFormat format, std::string_view body);
+std::optional<std::vector<ToolCall>> parse_tool_calls(ChatFormat format, std::string_view body);
 
 }  // namespace mete

@@ -1,5 +1,7 @@
 #include "text/detokenizer.h"
 
+#include <algorithm>
+
 #include "text/utf8.h"
 
 namespace mete {
@@ -13,7 +15,10 @@ std::string decode(const Tokenizer& tokenizer, std::span<const int32_t> ids, boo
 }
 
 std::string StreamDetokenizer::put(int32_t id) {
-  if (!show_special_ && tokenizer_.is_special(id)) return "";
+  if (!show_special_ && tokenizer_.is_special(id) &&
+      std::find(shown_.begin(), shown_.end(), id) == shown_.end()) {
+    return "";
+  }
   pending_.append(tokenizer_.piece(id));
   // Only a sequence that starts in the last 3 bytes can be unfinished.
   size_t whole = pending_.size();

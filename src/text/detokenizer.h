@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "text/tokenizer.h"
 
@@ -16,8 +17,10 @@ std::string decode(const Tokenizer& tokenizer, std::span<const int32_t> ids, boo
 /// all returned strings is decode() of all ids. Refers to the tokenizer, which must live longer.
 class StreamDetokenizer {
  public:
-  explicit StreamDetokenizer(const Tokenizer& tokenizer, bool show_special = false)
-      : tokenizer_(tokenizer), show_special_(show_special) {}
+  /// `shown`: special tokens that are shown although others are not.
+  explicit StreamDetokenizer(const Tokenizer& tokenizer, bool show_special = false,
+                             std::vector<int32_t> shown = {})
+      : tokenizer_(tokenizer), show_special_(show_special), shown_(std::move(shown)) {}
   /// The text that `id` completes; "" if it is special and hidden, or ends inside a code point.
   std::string put(int32_t id);
   /// What is left at the end: "" or U+FFFD for an unfinished code point. Ready for new text afterwards.
@@ -26,6 +29,7 @@ class StreamDetokenizer {
  private:
   const Tokenizer& tokenizer_;
   bool show_special_;
+  std::vector<int32_t> shown_;
   std::string pending_;  ///< at most 3 bytes
 };
 

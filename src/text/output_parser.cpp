@@ -176,7 +176,7 @@ bool OutputParser::call(OutputPiece& out, bool final) {
   if (auto calls = parse_tool_calls(options_.format, body)) {
     blanks_.clear();
     called_ = true;
-    for (ParsedCall& c : *calls) out.tool_calls.push_back(std::move(c));
+    for (ToolCall& c : *calls) out.tool_calls.push_back(std::move(c));
   } else {
     add_text(open_ + body + (close == std::string::npos ? "" : std::string(close_)), out);
   }

@@ -11,7 +11,7 @@ namespace mete {
 
 struct OutputPiece {
   std::string text, reasoning;
-  std::vector<ParsedCall> tool_calls;  ///< complete ones
+  std::vector<ToolCall> tool_calls;  ///< complete ones
   bool empty() const { return text.empty() && reasoning.empty() && tool_calls.empty(); }
 };
 

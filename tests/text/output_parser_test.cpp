@@ -8,7 +8,7 @@ namespace {
 
 std::string join(const OutputPiece& piece) {
   std::string out = "R[" + piece.reasoning + "] T[" + piece.text + "]";
-  for (const ParsedCall& c : piece.tool_calls) out += " " + c.name + c.arguments;
+  for (const ToolCall& c : piece.tool_calls) out += " " + c.name + c.arguments;
   return out;
 }
 
@@ -19,7 +19,7 @@ std::string parse(const OutputOptions& options, std::string_view text, size_t st
   const auto add = [&](OutputPiece piece) {
     all.text += piece.text;
     all.reasoning += piece.reasoning;
-    for (ParsedCall& c : piece.tool_calls) all.tool_calls.push_back(std::move(c));
+    for (ToolCall& c : piece.tool_calls) all.tool_calls.push_back(std::move(c));
   };
   for (size_t i = 0; i < text.size(); i += step) add(parser.put(text.substr(i, step)));
   add(parser.finish());

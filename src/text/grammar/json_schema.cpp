@@ -93,10 +93,10 @@ class Converter {
  public:
   explicit Converter(Json root) : root_(std::move(root)) {}
 
-  Result<std::string> convert() {
+  Result<std::string> convert(std::string_view before, std::string_view after) {
     try {
       const std::string body = expression(root_, "#", 0);
-      std::string out = "root ::= " + body + "\n";
+      std::string out = fmt::format("root ::= {} ({}) {}\n", gbnf_literal(before), body, gbnf_literal(after));
       out += kBasics;
       for (const auto& [name, text] : rules_) out += name + " ::= " + text + "\n";
       return out;
@@ -529,10 +529,11 @@ class Converter {
 
 }  // namespace
 
-Result<std::string> json_schema_to_gbnf(std::string_view schema) {
+Result<std::string> json_schema_to_gbnf(std::string_view schema, std::string_view before,
+                                        std::string_view after) {
   Json root = Json::parse(schema, nullptr, false);
   if (root.is_discarded()) return bad_usage("JSON schema: the text is not valid JSON");
-  return Converter(std::move(root)).convert();
+  return Converter(std::move(root)).convert(before, after);
 }
 
 }  // namespace mete

@@ -16,7 +16,9 @@
 
 namespace mete {
 
-/// Errors (kUsage) name the place in the schema (a JSON pointer), what was found and what was expected.
-Result<std::string> json_schema_to_gbnf(std::string_view schema);
+/// GBNF of the texts that fit, between `before` and `after`. Errors (kUsage) name the place in the schema (a
+/// JSON pointer), what was found and what was expected.
+Result<std::string> json_schema_to_gbnf(std::string_view schema, std::string_view before = "",
+                                        std::string_view after = "");
 
 }  // namespace mete
