@@ -5,7 +5,7 @@ set -euo pipefail
 packages=(cmake ninja-build g++-12 pkg-config libcli11-dev libfmt-dev libpcre2-dev libxxhash-dev nlohmann-json3-dev
           libboost1.81-dev libtomlplusplus-dev libgtest-dev libgmock-dev libbenchmark-dev python3 python3-pip)
 if [ "${1:-}" = "--dev" ]; then
-  packages+=(clang-14 clang-format-14 libclang-rt-14-dev llvm-14 ccache git bubblewrap)
+  packages+=(chromium chromium-driver clang-14 clang-format-14 libclang-rt-14-dev llvm-14 ccache git bubblewrap)
 fi
 missing=()
 for package in "${packages[@]}"; do

@@ -119,7 +119,7 @@ class Page(unittest.TestCase):
 
     def test_chat_receipt_regenerate_clear(self):
         self.ask("hello there")
-        self.assertEqual(self.browser.text(".turn.user .text"), ["hello there"])
+        self.assertEqual(self.browser.text(".turn.user > .text"), ["hello there"])
         [answer] = self.browser.text(".turn.assistant > .text")
         expected = self.server.ok("/v1/chat/completions", {
             "messages": [{"role": "user", "content": "hello there"}], "max_tokens": 12})

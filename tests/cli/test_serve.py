@@ -59,6 +59,27 @@ class Endpoints(Serve):
         whole = self.server.ok("/v1/chat/completions", {"messages": HI, "max_tokens": 1})
         self.assertEqual(count, {"input_tokens": whole["usage"]["prompt_tokens"]})
 
+    def test_a_forced_tool_call_fits_its_schema(self):
+        tools = [{"type": "function", "function": {"name": name, "parameters": {
+            "type": "object", "properties": {"unit": {"enum": ["km", "mile"]}, "n": {"$ref": "#/$defs/n"}},
+            "required": ["unit", "n"], "$defs": {"n": {"type": "integer", "minimum": 3, "maximum": 12}}}}}
+            for name in ("near", "far")]
+        body = {"messages": HI, "tools": tools, "temperature": 1, "max_tokens": 100}
+        for choice, names in (("required", {"near", "far"}), ({"type": "function", "function": {"name": "far"}}, {"far"})):
+            whole = self.server.ok("/v1/chat/completions", {**body, "tool_choice": choice})["choices"][0]
+            self.assertEqual(whole["finish_reason"], "tool_calls")
+            [call] = whole["message"]["tool_calls"]
+            self.assertIn(call["function"]["name"], names)
+            arguments = json.loads(call["function"]["arguments"])
+            self.assertIn(arguments["unit"], ("km", "mile"))
+            self.assertIn(arguments["n"], range(3, 13))
+            events = self.server.stream("/v1/chat/completions", {**body, "tool_choice": choice})
+            calls = [c for e in events[:-1] for x in e[1]["choices"] for c in x["delta"].get("tool_calls", [])]
+            self.assertEqual([c["function"] for c in calls], [call["function"]])
+        status, error = self.server.post("/v1/chat/completions", {
+            **body, "tool_choice": "required", "response_format": {"type": "json_object"}})
+        self.assertEqual((status, error["error"]["param"]), (400, "tool_choice"))
+
     def test_chat_stream_is_the_whole_answer(self):
         body = {"model": "other", "messages": HI, "max_tokens": 12, "ignore_eos": True, "n": 2, "temperature": 100,
                 "min_p": 0, "top_p": 1, "cache_prompt": False, "logprobs": True, "top_logprobs": 3}
