@@ -183,7 +183,7 @@ nlohmann::ordered_json receipt_json(Engine& engine, SeqId seq, const Reply& repl
                                     {"sample_s", l.sample_s},
                                     {"peak_rss_bytes", peak_rss_bytes()},
                                     {"weight_bytes", r.model_config().weight_bytes},
-                                    {"kv_bytes", r.kv().bytes()},
+                                    {"kv_bytes", r.kv().peak_bytes()},
                                     {"cpu_tier", name(r.tier())},
                                     {"threads", r.threads()},
                                     {"threads_batch", r.threads_batch()},
@@ -344,7 +344,9 @@ int cmd_run(const std::vector<std::string>& args) {
     runtime.emplace(config);
   }
   announce_memory("run", *runtime);
-  Engine engine(*runtime);
+  EngineConfig engine_config;
+  if (prompt) engine_config.reuse = ReusePolicy::kNone;  // one answer: nothing comes back to its prefixes
+  Engine engine(*runtime, engine_config);
   const Tokenizer& tokenizer = runtime->tokenizer();
   if (o.no_conversation) return run_once(engine, o, sampling, memory, encode_raw(tokenizer, *prompt));
 

@@ -149,6 +149,7 @@ KvAccess& KvCache::access() { return *access_; }
 size_t KvCache::bytes() const {
   return static_cast<size_t>(pool_.pages() - pool_.free_pages()) * pool_.page_bytes();
 }
+size_t KvCache::peak_bytes() const { return static_cast<size_t>(pool_.peak_pages()) * pool_.page_bytes(); }
 size_t KvCache::capacity_bytes() const { return pool_.capacity_bytes(); }
 int64_t KvCache::free_slots() const {
   return pool_.free_pages() / (config_.kv_layers * config_.kv_heads) * config_.page_slots;

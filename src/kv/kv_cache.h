@@ -102,6 +102,7 @@ class KvCache {
   const KvConfig& config() const { return config_; }
   const KvLayout& layout() const { return layout_; }
   size_t bytes() const;                                  ///< of pages in use
+  size_t peak_bytes() const;                             ///< of pages in use at once, at most so far
   size_t capacity_bytes() const;                         ///< of all pages
   int64_t resident() const { return pool_.resident(); }  ///< bytes of pages that are in memory now
   int64_t free_slots() const;                            ///< tokens that whole free pages could hold

@@ -1,5 +1,6 @@
 #include "kv/page_pool.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "base/error.h"
@@ -25,6 +26,7 @@ uint8_t* PagePool::take() {
     free_.pop_back();
   }
   references_[static_cast<size_t>(i)] = 1;
+  peak_ = std::max(peak_, pages_ - free_pages());
   uint8_t* page = memory_.data() + static_cast<size_t>(i) * page_bytes_;
   if (poison_) std::memset(page, 0xff, page_bytes_);
   return page;

@@ -23,6 +23,7 @@ class PagePool {
 
   int64_t free_pages() const { return static_cast<int64_t>(free_.size()) + pages_ - fresh_; }
   int64_t pages() const { return pages_; }
+  int64_t peak_pages() const { return peak_; }  ///< most that were in use at once
   size_t page_bytes() const { return page_bytes_; }
   size_t capacity_bytes() const { return memory_.bytes(); }
   int64_t resident() const { return memory_.resident(); }
@@ -32,6 +33,7 @@ class PagePool {
 
   size_t page_bytes_;
   int64_t pages_;
+  int64_t peak_ = 0;
   int64_t fresh_ = 0;  // pages that have been given out at least once: all below this index
   bool poison_;
   AlignedBuffer memory_;

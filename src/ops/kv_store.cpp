@@ -23,11 +23,12 @@ Status KvLayout::check() const {
       return bad_usage("KV codec q8_0: head size {}, expected a multiple of 32; use f16 or bf16", part.width);
     }
   }
-  if (value_in_key && (value_dim() > head_dim || value_type != key_type)) {
+  if (value_in_key && value_dim() > head_dim) {
+    return bad_usage("KV page: values of {} elements cannot lie in keys of {}", value_dim(), head_dim);
+  }
+  if (value_in_key && value_type != key_type) {
     return bad_usage(
-        "KV page: values lie in the keys of this model: they cannot be wider ({} of {}) or have another "
-        "codec",
-        value_dim(), head_dim);
+        "KV codecs of keys and values differ: in this model values are part of keys, give both one");
   }
   return {};
 }

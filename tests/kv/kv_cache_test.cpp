@@ -195,6 +195,9 @@ TEST_F(KvCacheTest, PagesOutsideTheWindowAreFreedAndNoBitChanges) {
       const int64_t kept = 50 + 32 + chunk + 2 * page_slots;
       EXPECT_LE(cache.bytes(), 6u * static_cast<size_t>(kept / page_slots) * cache.layout().page_bytes());
       EXPECT_GT(cache.bytes(), 6u * static_cast<size_t>(50 / page_slots) * cache.layout().page_bytes());
+      EXPECT_GE(cache.peak_bytes(), cache.bytes());
+      EXPECT_LE(cache.peak_bytes(),
+                6u * static_cast<size_t>((kept + chunk) / page_slots + 1) * cache.layout().page_bytes());
       cache.release(seq);
       EXPECT_EQ(cache.bytes(), 0u);
     }
