@@ -152,8 +152,10 @@ void Planner::shrink(MemoryPlan& plan) const {
 /// much as it, and a context that nobody asked for until it takes no more than half as much.
 void Planner::grow_experts(MemoryPlan& plan) const {
   const auto widest = [&] {
-    const int64_t layer = slots(1), left = plan.budget - need(plan) + slots(plan.slots_per_layer);
-    return std::clamp(left / std::max<int64_t>(layer, 1), plan.slots_per_layer, model_.experts.experts);
+    const auto with_tables = [](int64_t bytes) { return bytes + bytes / 500; };  // page tables as in lines()
+    const int64_t layer = with_tables(slots(1)) + 1;
+    const int64_t left = plan.budget - need(plan) + with_tables(slots(plan.slots_per_layer));
+    return std::clamp(left / layer, plan.slots_per_layer, model_.experts.experts);
   };
   const auto starved = [&](int64_t taken, int64_t parts) {
     const int64_t per_layer = widest();
