@@ -81,7 +81,7 @@ TEST_P(PeerTest, ChoosesTheTokensThatThePeerIsSureOf) {
 
 INSTANTIATE_TEST_SUITE_P(Files, PeerTest,
                          ::testing::Values("smollm2-135m-q4_1", "gemma3-270m-q4_k_m",
-                                           "qwen2.5-coder-0.5b-q4_k_m"),
+                                           "qwen2.5-coder-0.5b-q4_k_m", "smolmoe-268m-q4_0"),
                          [](const auto& param) {
                            std::string text = param.param;
                            for (char& c : text) {
