@@ -15,6 +15,7 @@ nlohmann::ordered_json to_json(const LedgerReport& report) {
   json["wall_s"] = report.wall_s;
   json["parts"] = std::move(parts);
   json["bytes_read"] = report.bytes_read();
+  json["reports"] = report.switches;
   for (size_t i = 0; i < kCounterCount; ++i) {
     if (report.counters[i] != 0) json[name(static_cast<Counter>(i))] = report.counters[i];
   }

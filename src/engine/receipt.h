@@ -32,8 +32,8 @@ struct SequenceLedger {
   double decode_s() const { return last_token - first_token; }
 };
 
-/// {"wall_s", "parts": {name: {"s", "bytes"}}, "bytes_read", counters}; parts without time and counters of 0
-/// are left out.
+/// {"wall_s", "parts": {name: {"s", "bytes"}}, "bytes_read", "reports" (to the ledger), counters}; parts
+/// without time and counters of 0 are left out.
 nlohmann::ordered_json to_json(const LedgerReport& report);
 
 /// For people: one line per part with its seconds, share of wall time and GB/s, then the counters.

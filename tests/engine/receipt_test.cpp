@@ -100,6 +100,7 @@ TEST_F(ReceiptTest, JsonAndTextShowTheParts) {
   EXPECT_NEAR(sum, json["wall_s"].get<double>(), 1e-12);
   EXPECT_FALSE(json["parts"].contains("experts"));
   EXPECT_EQ(json["generated_tokens"], 2);
+  EXPECT_GT(json["reports"], 20);  // two steps over the parts of a layer
   const std::string text = describe("all", spent);
   EXPECT_NE(text.find("  attention "), std::string::npos);
   EXPECT_EQ(text.find("experts"), std::string::npos);
