@@ -19,7 +19,7 @@ struct ServeOptions {
   std::string chat_template, chat_template_file;
   std::string pooling = "last", reasoning = "auto", log_format = "text", prefix_cache = "lru", cache_file;
   int port = 8080;
-  int64_t parallel = 4, max_queue = 2048, kv_tokens = 0, n_predict = -1, max_body_mib = 16;
+  int64_t parallel = 4, max_queue = 2048, kv_tokens = 0, n_predict = -1, max_body_mib = 0;
   int max_connections = 4096;
   double timeout = 60, drain_timeout = 30;
   bool allow_unauthenticated = false, no_slots = false, no_webui = false, llama_metrics = false;
@@ -56,9 +56,8 @@ void declare_network(CLI::App& app, ServeOptions& o) {
       ->check(CLI::Range(1, 1 << 20))
       ->capture_default_str()
       ->group(group);
-  app.add_option("--max-body", o.max_body_mib, "longest body of a request in MiB")
+  app.add_option("--max-body", o.max_body_mib, "longest body of a request in MiB (default: 16, under --memory 4)")
       ->check(CLI::Range(int64_t{1}, int64_t{1024}))
-      ->capture_default_str()
       ->group(group);
   app.add_option("--timeout", o.timeout, "seconds to send a body, and to take a piece of the response")
       ->check(CLI::Range(1.0, 86400.0))
@@ -87,7 +86,7 @@ void declare(CLI::App& app, ServeOptions& o) {
       ->check(CLI::IsMember({"lru", "rlt", "none"}))
       ->capture_default_str();
   app.add_option("--prefix-cache-file", o.cache_file,
-                 "keep the prefix cache there: read at start, written at the end and on SIGUSR1");
+                 "keep the prefix cache there: read at start, written at the end and on SIGUSR2");
   app.add_option("-a,--alias", o.aliases,
                  "names of the model for clients, separated by commas (default: the file's)");
   app.add_option("-n,--n-predict", o.n_predict,
@@ -147,7 +146,9 @@ HttpConfig http_config(const ServeOptions& o) {
   http.hosts = split(o.hosts);
   http.port = static_cast<uint16_t>(o.port);
   http.max_connections = o.max_connections;
-  http.body_bytes = static_cast<uint64_t>(o.max_body_mib) << 20;
+  const bool ceiling = !o.model.memory.empty() || !o.model.memory_file.empty();
+  const int64_t body_mib = o.max_body_mib > 0 ? o.max_body_mib : ceiling ? 4 : 16;
+  http.body_bytes = static_cast<uint64_t>(body_mib) << 20;
   http.timeout_s = o.timeout;
   if (http.hosts.empty()) throw bad_usage("--host: found '{}', expected an address", o.hosts);
   return http;
@@ -168,13 +169,6 @@ ServiceConfig service_config(const ServeOptions& o) {
   c.defaults.random_seed = o.sampling.seed == -1;
   c.defaults.max_tokens = o.n_predict;
   if (o.n_predict == 0) throw bad_usage("-n 0: nothing to generate");
-  c.engine.max_running = o.parallel;
-  c.engine.max_queue = o.max_queue;
-  c.engine.reuse = *parse_reuse_policy(o.prefix_cache);
-  c.cache_file = o.cache_file;
-  if (!o.cache_file.empty() && o.prefix_cache == "none") {
-    throw bad_usage("--prefix-cache-file has no effect with --prefix-cache none");
-  }
   c.pooling = o.pooling == "mean" ? Pooling::kMean : Pooling::kLast;
   c.split_reasoning = o.reasoning != "none";
   c.show_slots = !o.no_slots;
@@ -210,6 +204,32 @@ int64_t choose_kv_tokens(const ServeOptions& o, const RuntimeConfig& runtime) {
   return tokens;
 }
 
+EngineLoopConfig engine_config(const ServeOptions& o, const HttpConfig& http) {
+  EngineLoopConfig config;
+  RuntimeConfig& runtime = config.runtime;
+  runtime = o.model.config();
+  if (o.parallel > runtime.max_rows) {
+    throw bad_usage("--parallel {}: at most the rows of a step, {} (-b, -ub)", o.parallel, runtime.max_rows);
+  }
+  runtime.max_seqs = o.parallel;
+  runtime.kv_tokens = choose_kv_tokens(o, runtime);
+  runtime.logits_rows = o.parallel;
+  // Two bodies are parsed at a time: JSON, rendering and ids take about four times their length.
+  runtime.text_bytes = static_cast<int64_t>(8 * http.body_bytes);
+  runtime.socket_bytes = static_cast<int64_t>(http.all_bodies_bytes()) + int64_t{4096} * http.max_connections;
+  config.engine.max_running = o.parallel;
+  config.engine.max_queue = o.max_queue;
+  config.engine.reuse = *parse_reuse_policy(o.prefix_cache);
+  config.cache_file = o.cache_file;
+  if (!o.cache_file.empty() && o.prefix_cache == "none") {
+    throw bad_usage("--prefix-cache-file has no effect with --prefix-cache none");
+  }
+  if (!o.model.memory_file.empty()) {
+    config.read_memory = [path = o.model.memory_file] { return read_memory_file(path); };
+  }
+  return config;
+}
+
 }  // namespace
 
 int cmd_serve(const std::vector<std::string>& args) {
@@ -231,20 +251,9 @@ int cmd_serve(const std::vector<std::string>& args) {
           host);
     }
   }
-  if (!o.model.memory_file.empty()) {
-    throw bad_usage("--memory-file: not supported by mete serve yet, expected --memory");
-  }
-  RuntimeConfig runtime = o.model.config();
-  runtime.max_seqs = o.parallel;
-  runtime.kv_tokens = choose_kv_tokens(o, runtime);
-  // For the plan: a body in each of a few connections, read, parsed and rendered; threads and buffers of the
-  // rest.
-  runtime.socket_bytes = int64_t{32} << 20;
-  if (o.parallel > runtime.max_rows) {
-    throw bad_usage("--parallel {}: at most the rows of a step, {} (-b, -ub)", o.parallel, runtime.max_rows);
-  }
+  EngineLoopConfig engine = engine_config(o, http);
   Log log(o.log_format == "json");
-  Service server(std::move(service), http, runtime, log);
+  Service server(std::move(service), http, std::move(engine), log);
   log.write("listening",
             {{"address", fmt::format("http://{}:{}", fmt::join(http.hosts, ","), server.port())}});
   server.run();

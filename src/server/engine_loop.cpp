@@ -7,15 +7,19 @@
 #include "base/clock.h"
 
 namespace mete {
+namespace {
 
-EngineLoop::EngineLoop(RuntimeConfig runtime, EngineConfig engine, std::string cache_file, Metrics& metrics,
-                       Deliver deliver, Ready ready, Note note)
+constexpr double kMemorySeconds = 2;  // between two counts of the process's memory
+
+}  // namespace
+
+EngineLoop::EngineLoop(EngineLoopConfig config, Metrics& metrics, Deliver deliver, Ready ready, Note note)
     : metrics_(metrics),
       deliver_(std::move(deliver)),
       ready_(std::move(ready)),
       note_(std::move(note)),
-      cache_file_(std::move(cache_file)) {
-  thread_ = std::thread([this, runtime = std::move(runtime), engine] { run(runtime, engine); });
+      config_(std::move(config)) {
+  thread_ = std::thread([this] { run(); });
 }
 
 EngineLoop::~EngineLoop() {
@@ -51,16 +55,35 @@ void EngineLoop::save_cache() {
   wake_.notify_one();
 }
 
+void EngineLoop::reread_memory() {
+  {
+    const std::lock_guard lock(mutex_);
+    memory_wanted_ = true;
+  }
+  wake_.notify_one();
+}
+
+void EngineLoop::set_memory() {
+  try {
+    const int64_t bytes = config_.read_memory();
+    runtime_->set_memory(bytes).or_throw();
+    note_("memory", fmt::format("the ceiling is now {} bytes", bytes));
+  } catch (const Error& error) {
+    note_("memory", fmt::format("the ceiling stays: {}", error.what()));
+  }
+  memory_counted_ = 0;
+}
+
 EngineSnapshot EngineLoop::snapshot() const {
   const std::lock_guard lock(mutex_);
   return snapshot_;
 }
 
-void EngineLoop::run(const RuntimeConfig& runtime, const EngineConfig& config) {
+void EngineLoop::run() {
   std::optional<Engine> engine;
   try {
-    runtime_ = std::make_unique<Runtime>(runtime);
-    engine.emplace(*runtime_, config);
+    runtime_ = std::make_unique<Runtime>(config_.runtime);
+    engine.emplace(*runtime_, config_.engine);
     restore(*engine);
   } catch (...) {
     return ready_(std::current_exception());
@@ -78,32 +101,36 @@ void EngineLoop::run(const RuntimeConfig& runtime, const EngineConfig& config) {
 
 /// A file that cannot be used exactly as it is is not used at all, and is left alone.
 void EngineLoop::restore(Engine& engine) {
-  if (cache_file_.empty() || ::access(cache_file_.c_str(), F_OK) != 0) return;
-  const Result<RestoredCache> restored = engine.restore_cache(cache_file_);
-  note_(restored ? fmt::format("restored {} tokens from {}, {} had no room", restored->tokens, cache_file_,
-                               restored->left_out)
-                 : fmt::format("not restored: {}", restored.error().message()));
+  if (config_.cache_file.empty() || ::access(config_.cache_file.c_str(), F_OK) != 0) return;
+  const Result<RestoredCache> restored = engine.restore_cache(config_.cache_file);
+  note_("prefix cache", restored ? fmt::format("restored {} tokens from {}, {} had no room", restored->tokens,
+                                               config_.cache_file, restored->left_out)
+                                 : fmt::format("not restored: {}", restored.error().message()));
 }
 
 void EngineLoop::save(Engine& engine) {
-  if (cache_file_.empty()) return;
-  const Status saved = engine.save_cache(cache_file_);
-  note_(saved ? fmt::format("saved to {}", cache_file_)
-              : fmt::format("not saved: {}", saved.error().message()));
+  if (config_.cache_file.empty()) return;
+  const Status saved = engine.save_cache(config_.cache_file);
+  note_("prefix cache", saved ? fmt::format("saved to {}", config_.cache_file)
+                              : fmt::format("not saved: {}", saved.error().message()));
 }
 
 /// Waits while there is nothing to do; false when it is time to stop.
 bool EngineLoop::take_commands(Engine& engine) {
   std::vector<Command> commands;
-  bool save_now = false;
+  bool save_now = false, memory_now = false;
   {
     std::unique_lock lock(mutex_);
-    wake_.wait(lock, [&] { return stop_ || save_wanted_ || !commands_.empty() || !engine.idle(); });
+    wake_.wait(lock, [&] {
+      return stop_ || save_wanted_ || memory_wanted_ || !commands_.empty() || !engine.idle();
+    });
     if (stop_) return false;
     commands.swap(commands_);
     save_now = std::exchange(save_wanted_, false);
+    memory_now = std::exchange(memory_wanted_, false);
   }
   if (save_now) save(engine);
+  if (memory_now) set_memory();
   for (Command& command : commands) {
     if (command.spec) {
       start_job(engine, command.job, *command.spec);
@@ -190,7 +217,18 @@ void EngineLoop::publish(const Engine& engine) {
   for (const auto& [seq, job] : jobs_) {
     fresh.jobs.push_back({job.id, engine.ledger(seq).prompt_tokens, engine.rows_done(seq), job.generated});
   }
+  const double now = now_seconds();
+  const bool count = now - memory_counted_ > kMemorySeconds;  // it reads /proc
+  if (count) {
+    memory_counted_ = now;
+    fresh.memory = engine.memory_use();
+  }
+  const MemoryPlan& plan = runtime_->memory_plan();
+  fresh.planned = plan.lines;
+  fresh.memory_ceiling = plan.budget;
+  fresh.memory_floor = plan.floor;
   const std::lock_guard lock(mutex_);
+  if (!count) fresh.memory = snapshot_.memory;
   snapshot_ = std::move(fresh);
 }
 

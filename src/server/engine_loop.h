@@ -65,6 +65,17 @@ struct SlotInfo {
 struct EngineSnapshot {
   EngineStats stats;
   std::vector<SlotInfo> jobs;  ///< that have not ended
+  /// Memory by part: planned, and in use at most two seconds before the last step.
+  MemoryLines planned{};
+  MemoryUse memory;
+  int64_t memory_ceiling = 0, memory_floor = 0;  ///< bytes; ceiling 0: none
+};
+
+struct EngineLoopConfig {
+  RuntimeConfig runtime;
+  EngineConfig engine;
+  std::string cache_file;                ///< where the prefix cache is kept between runs; "": nowhere
+  std::function<int64_t()> read_memory;  ///< the ceiling as it should be now; throws Error
 };
 
 class EngineLoop {
@@ -73,12 +84,10 @@ class EngineLoop {
   /// exception if it failed).
   using Deliver = std::function<void(std::vector<JobEvent>)>;
   using Ready = std::function<void(std::exception_ptr)>;
-  /// Called on the engine's thread with a line about the prefix cache's file.
-  using Note = std::function<void(const std::string&)>;
+  /// Called on the engine's thread: what came of a change, in a line.
+  using Note = std::function<void(const char* about, const std::string&)>;
 
-  /// `cache_file`: where the prefix cache is kept between runs; "" for nowhere.
-  EngineLoop(RuntimeConfig runtime, EngineConfig engine, std::string cache_file, Metrics& metrics,
-             Deliver deliver, Ready ready, Note note);
+  EngineLoop(EngineLoopConfig config, Metrics& metrics, Deliver deliver, Ready ready, Note note);
   /// Stops at the end of the running step.
   ~EngineLoop();
 
@@ -87,6 +96,8 @@ class EngineLoop {
   void cancel(JobId job);
   /// Writes the prefix cache to its file after the running step.
   void save_cache();
+  /// Applies what read_memory says after the running step.
+  void reread_memory();
   EngineSnapshot snapshot() const;
   /// After `ready`; immutable parts (tokenizer, model configuration, file) may be used on any thread.
   const Runtime& runtime() const { return *runtime_; }
@@ -111,7 +122,7 @@ class EngineLoop {
     int64_t generated = 0;
   };
 
-  void run(const RuntimeConfig& runtime, const EngineConfig& engine);
+  void run();
   bool take_commands(Engine& engine);
   void start_job(Engine& engine, JobId id, const JobSpec& spec);
   void on_event(Engine& engine, const TokenEvent& event);
@@ -119,21 +130,23 @@ class EngineLoop {
   void publish(const Engine& engine);
   void restore(Engine& engine);
   void save(Engine& engine);
+  void set_memory();
 
   Metrics& metrics_;
   Deliver deliver_;
   Ready ready_;
   Note note_;
-  std::string cache_file_;
+  EngineLoopConfig config_;
   std::unique_ptr<Runtime> runtime_;
 
   mutable std::mutex mutex_;
   std::condition_variable wake_;
   std::vector<Command> commands_;
-  bool stop_ = false, save_wanted_ = false;
+  bool stop_ = false, save_wanted_ = false, memory_wanted_ = false;
   EngineSnapshot snapshot_;
 
   // Of the engine's thread.
+  double memory_counted_ = 0;
   std::unordered_map<SeqId, Job> jobs_;
   std::unordered_map<JobId, SeqId> seqs_;
   std::vector<TokenEvent> events_;

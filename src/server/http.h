@@ -43,6 +43,8 @@ class Exchange {
   virtual void begin_stream(HttpResponse response) = 0;
   virtual void write(std::string_view data) = 0;
   virtual void end_stream() = 0;
+  /// The request's body has been dropped: others may send theirs. Done by itself when the response ends.
+  virtual void release_body() = 0;
   /// Called once if the client goes away before the response has ended.
   std::function<void()> on_gone;
 };
@@ -56,7 +58,7 @@ class HttpHandler {
   virtual void handle(HttpRequest request, std::shared_ptr<Exchange> exchange) = 0;
   /// The response to a request that never became one: bad syntax, a limit, a timeout.
   virtual HttpResponse refuse(int status, const std::string& message) = 0;
-  virtual void on_signal(int signal) = 0;  ///< SIGTERM, SIGINT or SIGUSR1
+  virtual void on_signal(int signal) = 0;  ///< SIGTERM, SIGINT, SIGUSR1 or SIGUSR2
   virtual void on_tick() = 0;              ///< about ten times a second
 };
 

@@ -69,6 +69,7 @@ struct HttpServer::Impl {
   asio::steady_timer timer{io};
   std::unordered_set<std::shared_ptr<Session>> sessions;
   int busy = 0;
+  uint64_t body_bytes = 0;     // that sessions have reserved
   std::vector<size_t> paused;  // acceptors that wait for a connection to end
 
   void listen();
@@ -103,6 +104,10 @@ class Session : public std::enable_shared_from_this<Session> {
     time_out();
   }
 
+  void release_body() {
+    server_.body_bytes -= reserved_;
+    reserved_ = 0;
+  }
   bool sending() const { return writing_active_; }
 
   // The response, from SessionExchange.
@@ -212,6 +217,13 @@ class Session : public std::enable_shared_from_this<Session> {
       request_.headers.emplace_back(std::move(name), std::string(field.value()));
     }
     if (std::optional<HttpResponse> refusal = server_.handler.admit(request_)) return refuse(*refusal);
+    const auto length = parser_->content_length();
+    const uint64_t wanted = length ? *length : message.chunked() ? server_.config.body_bytes : 0;
+    if (server_.body_bytes + wanted > server_.config.all_bodies_bytes()) {
+      return refuse(503, "too many large requests at once");
+    }
+    reserved_ = wanted;
+    server_.body_bytes += wanted;
     if (message[http::field::expect] == "100-continue") enqueue("HTTP/1.1 100 Continue\r\n\r\n");
     deadline_ = now_seconds() + server_.config.timeout_s;
     http::async_read(socket_, buffer_, *parser_,
@@ -309,6 +321,7 @@ class Session : public std::enable_shared_from_this<Session> {
   std::shared_ptr<SessionExchange> exchange_;  // while a response is being made
   std::string writing_, waiting_;
   double deadline_ = kNever, write_deadline_ = kNever;
+  uint64_t reserved_ = 0;  // of server_.body_bytes
   int version_ = 11;
   bool keep_alive_ = true, chunked_ = false;
   bool reading_request_ = false;  // from its first byte to its last
@@ -331,6 +344,9 @@ class SessionExchange final : public Exchange {
   void end_stream() override {
     if (const auto session = session_) session->end_stream();
   }
+  void release_body() override {
+    if (const auto session = session_) session->release_body();
+  }
   /// The response has ended, or the client has gone.
   void detach() { session_.reset(); }
 
@@ -352,6 +368,7 @@ void Session::on_body(error_code error) {
 
 void Session::finish(bool close_now) {
   if (!exchange_) return;
+  release_body();
   exchange_->detach();
   exchange_->on_gone = nullptr;
   exchange_.reset();
@@ -364,6 +381,7 @@ void Session::finish(bool close_now) {
 void Session::gone() {
   if (closed_) return;
   closed_ = true;
+  release_body();
   const auto self = shared_from_this();
   if (exchange_) {
     --server_.busy;
@@ -459,6 +477,7 @@ void HttpServer::run() {
   impl_->signals.add(SIGTERM);
   impl_->signals.add(SIGINT);
   impl_->signals.add(SIGUSR1);
+  impl_->signals.add(SIGUSR2);
   impl_->wait_for_signal();
   for (size_t i = 0; i < impl_->acceptors.size(); ++i) impl_->accept(i);
   impl_->tick();

@@ -17,9 +17,11 @@ struct HttpConfig {
   int max_connections = 4096;
   uint32_t header_bytes = 16 << 10;
   uint64_t body_bytes = 16 << 20;
-  double header_timeout_s = 10;    ///< from the first byte of a request to the end of its header
-  double idle_timeout_s = 75;      ///< between requests of one connection
-  double timeout_s = 60;           ///< to receive a body; to accept a piece of a response
+  double header_timeout_s = 10;  ///< from the first byte of a request to the end of its header
+  double idle_timeout_s = 75;    ///< between requests of one connection
+  double timeout_s = 60;         ///< to receive a body; to accept a piece of a response
+  /// Of all bodies together that are being received or wait for their response.
+  uint64_t all_bodies_bytes() const { return 4 * body_bytes; }
   size_t unread_bytes = 16 << 20;  ///< of a stream whose client does not read; more ends the connection
 };
 

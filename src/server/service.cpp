@@ -38,19 +38,23 @@ bool is_fixed(std::string_view host) {
 
 }  // namespace
 
-Service::Service(ServiceConfig config, HttpConfig http, RuntimeConfig runtime, Log& log)
-    : config_(std::move(config)), log_(log), http_(std::move(http), *this) {
+Service::Service(ServiceConfig config, HttpConfig http, EngineLoopConfig engine, Log& log)
+    : config_(std::move(config)),
+      engine_(engine.engine),
+      can_set_memory_(engine.read_memory != nullptr),
+      log_(log),
+      http_(std::move(http), *this) {
   std::random_device random;
   id_secret_ = (static_cast<uint64_t>(random()) << 32) | random();
   loop_ = std::make_unique<EngineLoop>(
-      std::move(runtime), config_.engine, config_.cache_file, metrics_,
+      std::move(engine), metrics_,
       [this](std::vector<JobEvent> events) {
         auto shared = std::make_shared<std::vector<JobEvent>>(std::move(events));
         http_.post([this, shared] { deliver(std::move(*shared)); });
       },
       [this](std::exception_ptr error) { http_.post([this, error] { on_loaded(error); }); },
-      [this](const std::string& text) {
-        log_.write("prefix cache", {{"message", text}});
+      [this](const char* about, const std::string& text) {
+        log_.write(about, {{"message", text}});
       });
 }
 
@@ -298,7 +302,11 @@ void Service::deliver(std::vector<JobEvent> events) {
 }
 
 void Service::on_signal(int signal) {
-  if (signal == SIGUSR1) return loop_->save_cache();
+  if (signal == SIGUSR2) return loop_->save_cache();
+  if (signal == SIGUSR1) {
+    if (can_set_memory_) return loop_->reread_memory();
+    return log_.write("memory", {{"message", "SIGUSR1 has no effect without --memory-file"}});
+  }
   if (++signals_ > 1 || !ready_) return http_.stop();
   draining_ = true;
   drain_deadline_ = now_seconds() + config_.drain_timeout_s;

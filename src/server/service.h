@@ -27,18 +27,16 @@ struct ServiceConfig {
   std::vector<std::string> cors_origins;  ///< "*": any; none: no CORS headers
   std::string chat_template, chat_template_file;
   ApiDefaults defaults;  ///< vocab is set once the model is loaded
-  EngineConfig engine;
   Pooling pooling = Pooling::kLast;
   bool split_reasoning = true, show_slots = true, show_page = true, llama_metrics = false;
   double drain_timeout_s = 30;
   std::string version;
-  std::string cache_file;  ///< of the prefix cache; "": it is not kept
 };
 
 class Service final : public HttpHandler {
  public:
   /// Loads the model on the engine's thread. `log` must live longer.
-  Service(ServiceConfig config, HttpConfig http, RuntimeConfig runtime, Log& log);
+  Service(ServiceConfig config, HttpConfig http, EngineLoopConfig engine, Log& log);
   ~Service() override;
 
   uint16_t port() const { return http_.port(); }
@@ -119,6 +117,8 @@ class Service final : public HttpHandler {
   void on_loaded(std::exception_ptr error);
 
   ServiceConfig config_;
+  EngineConfig engine_;
+  bool can_set_memory_;
   Log& log_;
   Metrics metrics_;
   HttpServer http_;

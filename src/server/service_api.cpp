@@ -154,7 +154,8 @@ void Service::launch(const CallPtr& call, std::vector<JobSpec> specs) {
   if (call->gone) return;
   call->request.body.clear();
   call->request.body.shrink_to_fit();
-  const int64_t most = config_.engine.max_running + config_.engine.max_queue;
+  call->exchange->release_body();
+  const int64_t most = engine_.max_running + engine_.max_queue;
   if (static_cast<int64_t>(jobs_.size() + specs.size()) > most) {
     ApiError error = api_error(
         429, "rate_limit_error", "queue_full",

@@ -24,6 +24,21 @@ std::string read_file(const std::string& path) {
   return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
 }
 
+/// {part: {planned, used}} in bytes, ceiling and floor.
+Json memory_json(const EngineSnapshot& snapshot) {
+  Json lines = Json::object();
+  for (size_t i = 0; i < kMemoryItems; ++i) {
+    if (snapshot.planned[i] == 0 && snapshot.memory.lines[i] == 0) continue;
+    lines[name(static_cast<MemoryItem>(i))] = {{"planned", snapshot.planned[i]},
+                                               {"used", snapshot.memory.lines[i]}};
+  }
+  return {{"ceiling", snapshot.memory_ceiling},
+          {"floor", snapshot.memory_floor},
+          {"resident", snapshot.memory.resident},
+          {"peak", snapshot.memory.peak},
+          {"lines", std::move(lines)}};
+}
+
 int64_t resident_bytes() {
   std::ifstream file("/proc/self/statm");
   int64_t total = 0, resident = 0;
@@ -69,7 +84,7 @@ void Service::on_loaded(std::exception_ptr error) {
     log_.write("ready", {{"model", model_.name},
                          {"load_s", runtime.load_seconds()},
                          {"context", runtime.max_context()},
-                         {"parallel", config_.engine.max_running},
+                         {"parallel", engine_.max_running},
                          {"kv_bytes", runtime.kv().capacity_bytes()}});
   } catch (...) {
     load_error_ = std::current_exception();
@@ -117,6 +132,7 @@ void Service::models(const CallPtr& call) {
 }
 
 void Service::props(const CallPtr& call) {
+  const EngineSnapshot snapshot = loop_->snapshot();
   const Runtime& r = *model_.runtime;
   const Tokenizer& tokenizer = r.tokenizer();
   const auto spelling = [&](int32_t id) { return id >= 0 ? std::string(tokenizer.text(id)) : std::string(); };
@@ -126,7 +142,7 @@ void Service::props(const CallPtr& call) {
       {"speculative", false},
       {"params", generation_settings_json(config_.defaults.sampling, config_.defaults.max_tokens, nullptr)}};
   reply(call, Json{{"default_generation_settings", settings},
-                   {"total_slots", config_.engine.max_running},
+                   {"total_slots", engine_.max_running},
                    {"model_alias", model_.name},
                    {"model_path", stem_of(config_.model_file) + ".gguf"},
                    {"modalities", {{"vision", false}, {"audio", false}}},
@@ -138,8 +154,9 @@ void Service::props(const CallPtr& call) {
                    {"mete",
                     {{"cpu_tier", name(r.tier())},
                      {"threads", r.threads()},
-                     {"kv_tokens", loop_->snapshot().stats.kv_slots_total},
-                     {"max_queue", config_.engine.max_queue},
+                     {"kv_tokens", snapshot.stats.kv_slots_total},
+                     {"memory", memory_json(snapshot)},
+                     {"max_queue", engine_.max_queue},
                      {"weight_bytes", r.model_config().weight_bytes},
                      {"kv_bytes", r.kv().capacity_bytes()}}}});
 }
@@ -153,7 +170,7 @@ void Service::slots(const CallPtr& call) {
   std::sort(snapshot.jobs.begin(), snapshot.jobs.end(),
             [](const SlotInfo& a, const SlotInfo& b) { return a.job < b.job; });
   Json out = Json::array();
-  for (int64_t i = 0; i < config_.engine.max_running; ++i) {
+  for (int64_t i = 0; i < engine_.max_running; ++i) {
     Json slot = {{"id", i},
                  {"n_ctx", model_.runtime->max_context()},
                  {"speculative", false},
@@ -175,7 +192,7 @@ void Service::metrics_page(const CallPtr& call) {
   MetricsInput input;
   input.stats = loop_->snapshot().stats;
   input.model = model_.name;
-  input.max_running = config_.engine.max_running;
+  input.max_running = engine_.max_running;
   input.connections = http_.connections();
   input.kv_bytes = static_cast<int64_t>(model_.runtime->kv().capacity_bytes());
   input.rss_bytes = resident_bytes();

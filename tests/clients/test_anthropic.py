@@ -10,10 +10,10 @@ ASK = [{"role": "user", "content": "Say hello."}]
 
 
 def test_messages_whole_and_streamed():
-    whole = client.messages.create(model=MODEL, max_tokens=16, messages=ASK, system="Be brief.", temperature=0)
+    whole = client.messages.create(model=MODEL, max_tokens=16, messages=ASK, system="Be brief.")
     assert whole.content[0].type == "text"
     assert whole.stop_reason in ("end_turn", "max_tokens")
-    with client.messages.stream(model=MODEL, max_tokens=16, messages=ASK, system="Be brief.", temperature=0) as stream:
+    with client.messages.stream(model=MODEL, max_tokens=16, messages=ASK, system="Be brief.") as stream:
         text = "".join(stream.text_stream)
         final = stream.get_final_message()
     assert text == whole.content[0].text == final.content[0].text
@@ -28,7 +28,7 @@ def test_count_tokens():
 
 def test_tool_results_and_stop_sequences():
     answer = client.messages.create(
-        model=MODEL, max_tokens=32, stop_sequences=["e"], temperature=0,
+        model=MODEL, max_tokens=32, stop_sequences=["e"],
         tools=[{"name": "clock", "description": "the time", "input_schema": {"type": "object", "properties": {}}}],
         tool_choice={"type": "none"},
         messages=[{"role": "user", "content": "What time is it?"},
@@ -41,4 +41,4 @@ def test_errors_are_the_clients_own():
     with pytest.raises(anthropic.NotFoundError):
         client.messages.create(model="no-such-model", max_tokens=4, messages=ASK)
     with pytest.raises(anthropic.BadRequestError):
-        client.messages.create(model=MODEL, max_tokens=4, messages=ASK, temperature=-3)
+        client.messages.create(model=MODEL, max_tokens=4, messages=ASK, extra_body={"temperature": -3})

@@ -28,10 +28,10 @@ def test_chat_whole_and_streamed():
 
 
 def test_chat_stream_helper():
-    with client.chat.completions.stream(model=MODEL, messages=ASK, max_tokens=8) as stream:
+    with client.chat.completions.stream(model=MODEL, messages=ASK, stop=["e", "a"]) as stream:
         for _ in stream:
             pass
-        assert stream.get_final_completion().choices[0].message.content
+        assert stream.get_final_completion().choices[0].finish_reason == "stop"
 
 
 def test_completions():
