@@ -56,7 +56,8 @@ void declare_network(CLI::App& app, ServeOptions& o) {
       ->check(CLI::Range(1, 1 << 20))
       ->capture_default_str()
       ->group(group);
-  app.add_option("--max-body", o.max_body_mib, "longest body of a request in MiB (default: 16, under --memory 4)")
+  app.add_option("--max-body", o.max_body_mib,
+                 "longest body of a request in MiB (default: 16, under --memory 4)")
       ->check(CLI::Range(int64_t{1}, int64_t{1024}))
       ->group(group);
   app.add_option("--timeout", o.timeout, "seconds to send a body, and to take a piece of the response")

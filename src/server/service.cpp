@@ -85,6 +85,7 @@ const std::vector<Service::Route>& Service::routes() {
       {"POST", "/completion", kUser, &Service::llama_completion},
       {"POST", "/completions", kUser, &Service::llama_completion},
       {"POST", "/v1/responses", kUser, &Service::responses},
+      {"POST", "/responses", kUser, &Service::responses},
       {"POST", "/v1/messages", kUser, &Service::messages},
       {"POST", "/v1/messages/count_tokens", kUser, &Service::count_message_tokens},
       {"POST", "/v1/embeddings", kUser, &Service::embeddings},

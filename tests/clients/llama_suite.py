@@ -22,6 +22,7 @@ drop = {"--offline", "--cont-batching", "--slots", "--jinja", "--no-jinja", "--v
         "--embedding", "--no-models-autoload"}
 drop_with_value = {"--model", "--hf-repo", "--hf-file", "--n-gpu-layers", "-fa"}
 rename = {"--metrics": "--llama-metrics", "--no-ui": "--no-webui"}
+names = "test,davinci-002,gpt-3.5-turbo,gpt-3.5-turbo-instruct,text-embedding-3-small,dummy,gpt-4.1,codellama70b"
 given, out, slots, context = iter(sys.argv[1:]), [], 4, None
 for word in given:
     if word in drop:
@@ -31,7 +32,7 @@ for word in given:
     elif word == "--ctx-size":
         context = int(next(given))
     elif word == "--alias":
-        out += ["--alias", next(given) + ",test,davinci-002,gpt-3.5-turbo,gpt-3.5-turbo-instruct,text-embedding-3-small,dummy,gpt-4.1,codellama70b"]
+        names = next(given) + "," + names
     elif word == "--parallel":
         slots = int(next(given))
     else:
@@ -39,7 +40,7 @@ for word in given:
 rows = int(out[out.index("--batch-size") + 1]) if "--batch-size" in out else 512
 if context:  # theirs is for all slots together
     out += ["--ctx-size", str(context // slots)]
-os.execv("@BINARY@", ["mete", "serve", "-m", "@MODEL@", "--parallel", str(min(slots, rows)), *out])
+os.execv("@BINARY@", ["mete", "serve", "-m", "@MODEL@", "--parallel", str(min(slots, rows)), "--alias", names, *out])
 '''
 
 CONFTEST = '''import pytest
