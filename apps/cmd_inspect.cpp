@@ -8,6 +8,7 @@
 
 #include "apps/args.h"
 #include "apps/commands.h"
+#include "apps/routing.h"
 #include "base/cpu.h"
 #include "format/gguf.h"
 #include "format/hub_cache.h"
@@ -24,6 +25,7 @@ struct InspectOptions {
   bool json = false;
   bool print_cpu = false;
   bool full = false;  ///< whole arrays and strings
+  RoutingArgs routing;
 
   uint64_t shown_elements(uint64_t count) const { return full ? count : std::min<uint64_t>(count, 8); }
 };
@@ -274,7 +276,9 @@ int read_options(const std::vector<std::string>& args, InspectOptions* options) 
   app.add_flag("--json", options->json, "one JSON object");
   app.add_flag("--full", options->full, "whole arrays and strings");
   app.add_flag("--print-cpu", options->print_cpu, "CPU tiers, what they need, and the one that would run");
+  options->routing.add_to(app);
   if (const int code = parse(app, args); code >= 0) return code;
+  options->routing.finish();
   if (options->model.empty() && !options->print_cpu) throw bad_usage("no FILE given, expected a GGUF file");
   if (options->model.empty() && options->full) throw bad_usage("--full has no effect without a FILE");
   return -1;
@@ -285,6 +289,13 @@ int read_options(const std::vector<std::string>& args, InspectOptions* options) 
 int cmd_inspect(const std::vector<std::string>& args) {
   InspectOptions options;
   if (const int code = read_options(args, &options); code >= 0) return code;
+  if (options.routing.wanted()) {
+    if (options.json || options.full || options.print_cpu || options.model.empty()) {
+      throw bad_usage("--routing: expected a FILE, and none of --json, --full, --print-cpu");
+    }
+    record_routing(options.model, options.routing);
+    return std::fflush(stdout) == 0 ? 0 : 1;
+  }
   Json json = Json::object();
   std::string text;
   if (!options.model.empty()) {

@@ -11,6 +11,8 @@ int cmd_bench(const std::vector<std::string>& args);
 int cmd_eval(const std::vector<std::string>& args);
 int cmd_inspect(const std::vector<std::string>& args);
 int cmd_plan(const std::vector<std::string>& args);
+int cmd_pack(const std::vector<std::string>& args);
+int cmd_replay(const std::vector<std::string>& args);
 int cmd_run(const std::vector<std::string>& args);
 int cmd_serve(const std::vector<std::string>& args);
 int cmd_tokenize(const std::vector<std::string>& args);

@@ -25,6 +25,8 @@ constexpr Command kCommands[] = {
     {"plan", mete::cmd_plan,
      "what a run under a memory ceiling would keep in memory, and how fast it should be"},
     {"serve", mete::cmd_serve, "serve the model over HTTP to OpenAI, Anthropic and llama-server clients"},
+    {"pack", mete::cmd_pack, "write a model's experts to a file that is quicker to read them from"},
+    {"replay", mete::cmd_replay, "hit rates of expert policies on a routing trace"},
     {"tokenize", mete::cmd_tokenize, "text to token ids"},
 };
 

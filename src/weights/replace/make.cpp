@@ -27,6 +27,7 @@ Result<ReplaceKind> parse_replace_kind(std::string_view text) {
 
 std::unique_ptr<ReplacePolicy> make_replace_policy(const ReplaceConfig& config, const PoolShape& shape,
                                                    int32_t first_layer) {
+  if (config.custom) return config.custom(shape, first_layer);
   switch (config.kind) {
     case ReplaceKind::kLru:
       return make_lru(shape);

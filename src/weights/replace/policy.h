@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -52,6 +53,8 @@ struct ReplaceConfig {
   ReplaceKind kind = ReplaceKind::kLru;
   double lrfu_half_life = 16;            ///< LRFU: visits after which a use counts half
   const LearnedRule* learned = nullptr;  ///< kLearned: must outlive the policy
+  /// For replay: makes the policy instead, from the pool's shape and its first layer.
+  std::function<std::unique_ptr<ReplacePolicy>(const PoolShape&, int32_t)> custom{};
 };
 
 /// The policy for a pool whose first layer is `first_layer` of the model.
