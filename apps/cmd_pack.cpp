@@ -10,9 +10,10 @@
 namespace mete {
 
 int cmd_pack(const std::vector<std::string>& args) {
-  CLI::App app("Writes the routed experts of a model side by side, in panels ready for the kernels, so that an "
-               "expert is one aligned read (docs/experts.md).",
-               "mete pack");
+  CLI::App app(
+      "Writes the routed experts of a model side by side, in panels ready for the kernels, so that an "
+      "expert is one aligned read (docs/experts.md).",
+      "mete pack");
   std::string model, out;
   PackOptions options;
   app.add_option("-m,--model", model, "GGUF file, or org/name of a model in the local Hugging Face hub cache")

@@ -53,7 +53,8 @@ std::vector<Column> columns(const std::vector<ReplayEvent>& events, const Replay
   out.push_back({fmt::format("sch({})", args.sch),
                  [&events, window](const ExpertCacheConfig& c) { return replay_sch(events, c, window); }});
   out.push_back({"belady", [&events](const ExpertCacheConfig& c) { return replay_belady(events, c); }});
-  out.push_back({"bypass", [&events](const ExpertCacheConfig& c) { return replay_belady_bypass(events, c); }});
+  out.push_back(
+      {"bypass", [&events](const ExpertCacheConfig& c) { return replay_belady_bypass(events, c); }});
   return out;
 }
 
@@ -61,7 +62,8 @@ std::vector<Column> columns(const std::vector<ReplayEvent>& events, const Replay
 std::vector<int64_t> slot_list(const ReplayArgs& args, const RoutingTrace& trace) {
   std::set<int64_t> out(args.slots.begin(), args.slots.end());
   if (out.empty()) {
-    for (int64_t eighth = 1; eighth <= 8; ++eighth) out.insert(std::max<int64_t>(1, trace.experts * eighth / 8));
+    for (int64_t eighth = 1; eighth <= 8; ++eighth)
+      out.insert(std::max<int64_t>(1, trace.experts * eighth / 8));
     out.insert(trace.used);
   }
   if (*out.begin() < 1 || *out.rbegin() > trace.experts) {
@@ -86,7 +88,8 @@ double rate(const ExpertCounts& c) {
 
 void print_table(const Json& json) {
   std::printf("%s\n", json["title"].get<std::string>().c_str());
-  std::printf("hit rate, cold misses counted; c/N is what a router without pattern gives any causal policy\n");
+  std::printf(
+      "hit rate, cold misses counted; c/N is what a router without pattern gives any causal policy\n");
   bool first = true;
   for (const Json& row : json["rows"]) {
     std::string head, line;
@@ -102,8 +105,9 @@ void print_table(const Json& json) {
   }
   std::printf("\nlocality of the router: SRP(m), and the cache size in units of k where it is reached\n");
   for (const Json& l : json["locality"]) {
-    std::printf("  m = %3lld  SRP %.3f  size ratio %.2f\n", static_cast<long long>(l["window"].get<int64_t>()),
-                l["srp"].get<double>(), l["size_ratio"].get<double>());
+    std::printf("  m = %3lld  SRP %.3f  size ratio %.2f\n",
+                static_cast<long long>(l["window"].get<int64_t>()), l["srp"].get<double>(),
+                l["size_ratio"].get<double>());
   }
 }
 
@@ -130,7 +134,8 @@ Json run_all(const std::vector<ReplayEvent>& events, const RoutingTrace& trace, 
     for (const Column& column : columns(events, args, rule, trace.layers)) {
       const ExpertCounts c = column.run(config);
       row[column.name] = rate(c);
-      counts[column.name] = {{"hits", c.hits}, {"misses", c.misses}, {"bytes", c.misses * trace.expert_bytes}};
+      counts[column.name] = {
+          {"hits", c.hits}, {"misses", c.misses}, {"bytes", c.misses * trace.expert_bytes}};
       if (c.guesses > 0) counts[column.name].update({{"guesses", c.guesses}, {"useful", c.useful_guesses}});
     }
     row["counts"] = std::move(counts);
@@ -156,7 +161,8 @@ std::string svg(const Json& json) {
 
 void add_options(CLI::App& app, ReplayArgs& o) {
   app.add_option("TRACE", o.trace, "what mete inspect --routing wrote")->required();
-  app.add_option("--slots", o.slots, "slots per layer, several with commas (default: a sweep)")->delimiter(',');
+  app.add_option("--slots", o.slots, "slots per layer, several with commas (default: a sweep)")
+      ->delimiter(',');
   app.add_option("--order", o.order,
                  "tokens: every token a step of its own, as in decoding; steps: as recorded, with its hints")
       ->check(CLI::IsMember({"tokens", "steps"}))
@@ -181,8 +187,9 @@ void add_options(CLI::App& app, ReplayArgs& o) {
 }  // namespace
 
 int cmd_replay(const std::vector<std::string>& args) {
-  CLI::App app("Hit rates of expert replacement policies on a routing trace, beside bounds (docs/experts.md).",
-               "mete replay");
+  CLI::App app(
+      "Hit rates of expert replacement policies on a routing trace, beside bounds (docs/experts.md).",
+      "mete replay");
   ReplayArgs o;
   add_options(app, o);
   if (const int code = parse(app, args); code >= 0) return code;
@@ -195,7 +202,8 @@ int cmd_replay(const std::vector<std::string>& args) {
     const std::vector<uint8_t> rule =
         train_learned_rule(visits_of(tokens, trace->layers), trace->experts).serialise();
     write_file(o.train, rule.data(), rule.size());
-    std::fprintf(stderr, "mete replay: trained on %zu visits, rule written to %s\n", tokens.size(), o.train.c_str());
+    std::fprintf(stderr, "mete replay: trained on %zu visits, rule written to %s\n", tokens.size(),
+                 o.train.c_str());
   }
   std::optional<LearnedRule> rule;
   if (!o.rule.empty()) {
@@ -206,8 +214,8 @@ int cmd_replay(const std::vector<std::string>& args) {
     }
     rule = std::move(*read);
   }
-  Json json{{"title", fmt::format("{} layers, {} of {} experts, {} visits by {}, {}", trace->layers, trace->used,
-                                  trace->experts, tokens.size(), o.order,
+  Json json{{"title", fmt::format("{} layers, {} of {} experts, {} visits by {}, {}", trace->layers,
+                                  trace->used, trace->experts, tokens.size(), o.order,
                                   o.pool == "shared" ? "one shared pool" : "a pool per layer")},
             {"layers", trace->layers},
             {"experts", trace->experts},

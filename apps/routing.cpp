@@ -86,8 +86,9 @@ void record_routing(const std::string& model, const RoutingArgs& args) {
              (count + args.window - 1) / args.window, args.window, config.max_rows, args.out);
   if (ExpertStore* store = runtime.expert_store()) {
     const ExpertCounts counts = store->stats().counts;
-    fmt::print("experts {} hit, {} missed, read ahead {}, useful {} ({} slots, {}; {})\n", counts.hits, counts.misses,
-               counts.guesses, counts.useful_guesses, store->slots(), store->policy(), store->how());
+    fmt::print("experts {} hit, {} missed, read ahead {}, useful {} ({} slots, {}; {})\n", counts.hits,
+               counts.misses, counts.guesses, counts.useful_guesses, store->slots(), store->policy(),
+               store->how());
   }
 }
 

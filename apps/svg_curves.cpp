@@ -32,7 +32,8 @@ std::string svg_curves(const std::string& title, const std::string& x_label, con
          text(8, kTop - 8, "start", y_label);
   for (int i = 0; i <= 5; ++i) {
     const double y = i / 5.0, x = most * i / 5;
-    out += fmt::format("<path d=\"M{:.1f} {:.1f}H{:.1f}\" stroke=\"#dddddd\"/>\n", kLeft, py(y), kLeft + kWidth);
+    out +=
+        fmt::format("<path d=\"M{:.1f} {:.1f}H{:.1f}\" stroke=\"#dddddd\"/>\n", kLeft, py(y), kLeft + kWidth);
     out += text(kLeft - 6, py(y) + 4, "end", fmt::format("{:.1f}", y)) +
            text(px(x), kTop + kHeight + 16, "middle", fmt::format("{:.0f}", x));
   }
@@ -41,10 +42,11 @@ std::string svg_curves(const std::string& title, const std::string& x_label, con
     const char* colour = kColours[number % std::size(kColours)];
     std::string points;
     for (size_t i = 0; i < c.x.size(); ++i) points += fmt::format("{:.1f},{:.1f} ", px(c.x[i]), py(c.y[i]));
-    out += fmt::format("<polyline points=\"{}\" fill=\"none\" stroke=\"{}\" stroke-width=\"1.5\"/>\n", points, colour);
-    const double y = kTop + 16 * static_cast<double>(++number);
-    out += fmt::format("<path d=\"M{:.0f} {:.1f}h20\" stroke=\"{}\" stroke-width=\"2\"/>\n", kLeft + kWidth + 12, y,
+    out += fmt::format("<polyline points=\"{}\" fill=\"none\" stroke=\"{}\" stroke-width=\"1.5\"/>\n", points,
                        colour);
+    const double y = kTop + 16 * static_cast<double>(++number);
+    out += fmt::format("<path d=\"M{:.0f} {:.1f}h20\" stroke=\"{}\" stroke-width=\"2\"/>\n",
+                       kLeft + kWidth + 12, y, colour);
     out += text(kLeft + kWidth + 38, y + 4, "start", c.name);
   }
   return out + "</svg>\n";

@@ -1,5 +1,5 @@
-// The directory of an expert pack on arbitrary bytes, its checksum made right so that the fields behind it are
-// reached.
+// The directory of an expert pack on arbitrary bytes, its checksum made right so that the fields behind it
+// are reached.
 #include <xxhash.h>
 
 #include <cstddef>

@@ -15,7 +15,8 @@ RoutingRecorder::RoutingRecorder(const std::string& path, const ModelConfig& mod
               static_cast<int32_t>(model.experts.experts), static_cast<int32_t>(model.experts.used),
               expert_slot_bytes(model.experts)) {}
 
-void RoutingRecorder::routed(int layer, int64_t rows, int64_t used, const int32_t* ids, const float* weights) {
+void RoutingRecorder::routed(int layer, int64_t rows, int64_t used, const int32_t* ids,
+                             const float* weights) {
   writer_.visit(layer, rows, used, ids, weights);
 }
 

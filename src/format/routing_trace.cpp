@@ -68,7 +68,8 @@ Status read_record(Reader& r, RoutingTrace& t) {
       const bool hit = r.get<uint16_t>() != 0;
       const auto after = r.get<int32_t>();
       if (!check(expert)) return bad_model("expert {} of {}", expert, t.experts);
-      if (after < -1 || after >= static_cast<int32_t>(i)) return bad_model("entry {} comes after entry {}", i, after);
+      if (after < -1 || after >= static_cast<int32_t>(i))
+        return bad_model("entry {} comes after entry {}", i, after);
       t.served.push_back({expert, hit, after});
     }
   }
@@ -112,7 +113,8 @@ RoutingTraceWriter::RoutingTraceWriter(const std::string& path, int32_t layers, 
     : path_(path), file_(std::fopen(path.c_str(), "wb")) {
   if (file_ == nullptr) throw run_failure("{}: cannot write: {}", path, std::strerror(errno));
   for (const char c : kMagic) put(c);
-  for (const int32_t value : {static_cast<int32_t>(RoutingTrace::kVersion), layers, experts, used}) put(value);
+  for (const int32_t value : {static_cast<int32_t>(RoutingTrace::kVersion), layers, experts, used})
+    put(value);
   put(expert_bytes);
 }
 
@@ -123,7 +125,8 @@ void RoutingTraceWriter::put(T value) {
 
 void RoutingTraceWriter::sequence() { put(static_cast<uint32_t>(RoutingTrace::Kind::kSequence)); }
 
-void RoutingTraceWriter::visit(int layer, int64_t rows, int64_t used, const int32_t* ids, const float* weights) {
+void RoutingTraceWriter::visit(int layer, int64_t rows, int64_t used, const int32_t* ids,
+                               const float* weights) {
   put(static_cast<uint32_t>(RoutingTrace::Kind::kVisit));
   put(static_cast<uint32_t>(layer));
   put(static_cast<uint32_t>(rows));

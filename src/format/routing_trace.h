@@ -3,10 +3,12 @@
 //   "METETRAC", u32 version, u32 layers, u32 experts, u32 used, u64 expert_bytes
 //   records, each a u32 kind and
 //     1 sequence  a new text starts
-//     2 visit     u32 layer, u32 rows, [rows][used] u16 ids best first, [rows][used] f32 weights; the rows are
+//     2 visit     u32 layer, u32 rows, [rows][used] u16 ids best first, [rows][used] f32 weights; the rows
+//     are
 //                 the next tokens of the sequences that share the step
 //     3 hint      u32 layer, u32 n, n x (u16 expert, u16 0, u32 rows): a guess at the layer's demand
-//     4 served    u32 layer, u32 n, n x (u16 expert, u16 hit, i32 after): the order in which the layer's experts
+//     4 served    u32 layer, u32 n, n x (u16 expert, u16 hit, i32 after): the order in which the layer's
+//     experts
 //                 were served; `after`: the one (index into this list) whose slot it takes, or -1
 #pragma once
 

@@ -158,7 +158,8 @@ ExpertCounts replay_belady_bypass(const std::vector<ReplayEvent>& events, const 
   for (int32_t p = 0; p < pools; ++p) {
     const PoolShape shape{config.shared ? config.layers : 1, config.experts, 0};
     const int64_t extra = !config.shared && p < config.slots % config.layers ? 1 : 0;
-    const auto quota = static_cast<size_t>(config.shared ? config.slots : config.slots / config.layers + extra);
+    const auto quota =
+        static_cast<size_t>(config.shared ? config.slots : config.slots / config.layers + extra);
     Future future(events, shape, p);
     std::vector<int32_t> resident, keys;  // ascending
     for (const ReplayEvent& event : events) {
@@ -184,8 +185,10 @@ ExpertCounts replay_belady_bypass(const std::vector<ReplayEvent>& events, const 
   return counts;
 }
 
-SegmentScore segment_score(const std::vector<ReplayEvent>& tokens, int32_t layers, int32_t experts, int64_t m) {
-  std::vector<int64_t> windows_with(static_cast<size_t>(m) + 1, 0);  // n_f, by uses f of an expert in a window
+SegmentScore segment_score(const std::vector<ReplayEvent>& tokens, int32_t layers, int32_t experts,
+                           int64_t m) {
+  std::vector<int64_t> windows_with(static_cast<size_t>(m) + 1,
+                                    0);  // n_f, by uses f of an expert in a window
   std::vector<std::vector<std::vector<uint8_t>>> active(static_cast<size_t>(layers));
   for (const ReplayEvent& event : tokens) {
     if (event.hint) continue;

@@ -36,13 +36,14 @@ ExpertCounts replay_belady_bypass(const std::vector<ReplayEvent>& events, const 
 /// them, then the oldest last use. With a shared pool a token is `layers` visits.
 ExpertCounts replay_sch(const std::vector<ReplayEvent>& events, const ExpertCacheConfig& config, int64_t m);
 
-/// SRP(m), segment routing best performance: the best F1 of predicting an expert active for all of a window of m
-/// tokens, one threshold for all experts and layers (arXiv 2505.16056).
+/// SRP(m), segment routing best performance: the best F1 of predicting an expert active for all of a window
+/// of m tokens, one threshold for all experts and layers (arXiv 2505.16056).
 struct SegmentScore {
   double srp = 0;
   double size_ratio = 0;  ///< predicted / active at the best threshold: the cache size, in units of k
 };
-SegmentScore segment_score(const std::vector<ReplayEvent>& tokens, int32_t layers, int32_t experts, int64_t m);
+SegmentScore segment_score(const std::vector<ReplayEvent>& tokens, int32_t layers, int32_t experts,
+                           int64_t m);
 
 /// Visits per layer, for training.
 std::vector<LayerVisits> visits_of(const std::vector<ReplayEvent>& events, int32_t layers);

@@ -28,7 +28,8 @@ std::vector<ReplayEvent> synthetic(int32_t layers, int32_t experts, int32_t used
       auto& set = last[static_cast<size_t>(layer)];
       std::erase_if(set, [&](int32_t) { return random_unit(42, n++, Purpose::kTest) >= keep; });
       while (static_cast<int32_t>(set.size()) < used) {
-        const auto e = static_cast<int32_t>(random_bits(43, n++, Purpose::kTest) % static_cast<uint64_t>(experts));
+        const auto e =
+            static_cast<int32_t>(random_bits(43, n++, Purpose::kTest) % static_cast<uint64_t>(experts));
         if (std::find(set.begin(), set.end(), e) == set.end()) set.push_back(e);
       }
       std::sort(set.begin(), set.end());
@@ -39,7 +40,9 @@ std::vector<ReplayEvent> synthetic(int32_t layers, int32_t experts, int32_t used
   return events;
 }
 
-double rate(const ExpertCounts& c) { return static_cast<double>(c.hits) / static_cast<double>(c.hits + c.misses); }
+double rate(const ExpertCounts& c) {
+  return static_cast<double>(c.hits) / static_cast<double>(c.hits + c.misses);
+}
 
 ExpertCacheConfig shared_pool(int64_t slots, ReplaceKind kind = ReplaceKind::kLru) {
   ExpertCacheConfig c{6, 32, slots, true, 0, {}};
@@ -48,17 +51,17 @@ ExpertCacheConfig shared_pool(int64_t slots, ReplaceKind kind = ReplaceKind::kLr
 }
 
 TEST(Replay, ReproducesTheReferenceCurves) {
-  // One shared pool, 6 layers, 32 experts, k = 4, 400 tokens, as in the survey of policies: another generator,
-  // hence the tolerance (standard error of a rate of 9600 demands: 0.005).
+  // One shared pool, 6 layers, 32 experts, k = 4, 400 tokens, as in the survey of policies: another
+  // generator, hence the tolerance (standard error of a rate of 9600 demands: 0.005).
   struct Row {
     int64_t slots;
     double lru, forced, bypass, sticky_lru, sticky_forced, sticky_bypass;
   };
   constexpr Row kRows[] = {
-      {16, 0, .270, .305, 0, .511, .548},          {20, 0, .322, .350, 0, .584, .601},
-      {24, .121, .366, .390, .538, .626, .636},    {28, .121, .406, .426, .538, .657, .665},
-      {40, .125, .504, .518, .570, .723, .727},    {64, .310, .647, .653, .641, .806, .807},
-      {96, .478, .778, .780, .728, .876, .876},    {144, .729, .906, .906, .856, .944, .944}};
+      {16, 0, .270, .305, 0, .511, .548},       {20, 0, .322, .350, 0, .584, .601},
+      {24, .121, .366, .390, .538, .626, .636}, {28, .121, .406, .426, .538, .657, .665},
+      {40, .125, .504, .518, .570, .723, .727}, {64, .310, .647, .653, .641, .806, .807},
+      {96, .478, .778, .780, .728, .876, .876}, {144, .729, .906, .906, .856, .944, .944}};
   const auto uniform = synthetic(6, 32, 4, 400, 0), sticky = synthetic(6, 32, 4, 400, 0.5);
   for (const Row& r : kRows) {
     SCOPED_TRACE(r.slots);
@@ -101,7 +104,8 @@ TEST(Replay, UniformRoutingGivesTheShareOfSlots) {
     for (const int64_t slots : {8, 16, 24}) {
       ExpertCacheConfig c{2, 32, 2 * slots, false, 0, {}};
       c.replace.kind = kind;
-      // With k of c slots pinned by the last visit the rate is (c - k ... c) / N; the bound c/N holds within k/N.
+      // With k of c slots pinned by the last visit the rate is (c - k ... c) / N; the bound c/N holds within
+      // k/N.
       EXPECT_NEAR(rate(replay(events, c)), static_cast<double>(slots) / 32, 0.015) << name(kind);
     }
   }
@@ -217,7 +221,8 @@ TEST(Replay, PredictsALiveRunExactly) {
         }
         writer.visit(layer, rows, 2, ids.data(), weights.data());
         store.begin(layer, demands);
-        const std::vector<ExpertDemand> guess{{static_cast<int32_t>(n % 8), 1}, {static_cast<int32_t>((n + 3) % 8), 1}};
+        const std::vector<ExpertDemand> guess{{static_cast<int32_t>(n % 8), 1},
+                                              {static_cast<int32_t>((n + 3) % 8), 1}};
         store.hint((layer + 1) % ExpertFile::kLayers, guess);
         for (auto ready = store.next(); ready && !(*ready).empty(); ready = store.next()) {
         }
@@ -225,7 +230,8 @@ TEST(Replay, PredictsALiveRunExactly) {
       }
       writer.close();
       std::ifstream in(path, std::ios::binary);
-      const std::vector<uint8_t> bytes((std::istreambuf_iterator<char>(in)), std::istreambuf_iterator<char>());
+      const std::vector<uint8_t> bytes((std::istreambuf_iterator<char>(in)),
+                                       std::istreambuf_iterator<char>());
       const auto trace = RoutingTrace::parse(bytes);
       ASSERT_TRUE(trace) << trace.error().message();
       ExpertCacheConfig replayed{ExpertFile::kLayers, ExpertFile::kExperts, 10, shared, 2, config.replace};
