@@ -157,6 +157,13 @@ class ExpertStore final : public ExpertSource {
   int layer_ = -1;
   std::vector<ExpertDemand> demands_;
   std::vector<ExpertCache::Item> plan_;
+  struct Chunk {  // panels of one piece, packed by one worker
+    int32_t slot;
+    const ExpertPiece* piece;
+    const uint8_t* source;
+    int64_t begin, count;
+  };
+  std::vector<Chunk> chunks_;  // scratch
   enum class Given : uint8_t { kNotStarted, kStarted, kGiven, kComputed };
   std::vector<Given> given_;      // by plan index
   std::vector<int32_t> follows_;  // by plan index: the item that takes over its slot, or -1
