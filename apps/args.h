@@ -23,7 +23,7 @@ int64_t read_memory_file(const std::string& path);
 /// --expert-slots and what goes with it.
 struct ExpertArgs {
   ExpertOptions options;
-  std::string policy = "lru", pool = "layers", io = "auto";
+  std::string policy = "lfu", pool = "layers", io = "auto";
   bool buffered = false;
 
   void add_to(CLI::App& app);

@@ -13,7 +13,7 @@ namespace mete {
 struct ExpertOptions {
   int64_t slots_per_layer = 0;  ///< 0: see `slots`
   int64_t slots = 0;            ///< of all layers; 0 as well: all experts stay in memory
-  ReplaceKind policy = ReplaceKind::kLru;
+  ReplaceKind policy = ReplaceKind::kLfu;
   std::string rule_path;  ///< of the learned policy
   bool shared = false;    ///< one pool for all layers
   int32_t prefetch = 0;   ///< slots for experts read ahead of the next layer's router; 0: no prefetch

@@ -166,8 +166,7 @@ Result<std::span<const ExpertSource::Ready>> ExpertStore::next() noexcept {
     start_reads();
     collect(false);
     finish_arrived(false);
-    start_reads();
-    collect(false);
+    start_reads();  // with the buffers that are free now
     for (size_t i = 0; i < plan_.size(); ++i) {
       const ExpertCache::Item& item = plan_[i];
       if (given_[i] != Given::kStarted) continue;
@@ -179,7 +178,10 @@ Result<std::span<const ExpertSource::Ready>> ExpertStore::next() noexcept {
       given_[i] = Given::kGiven;
       --ungiven_;
     }
-    if (!ready_.empty() || ungiven_ == 0) return std::span<const Ready>(ready_);
+    if (!ready_.empty() || ungiven_ == 0) {
+      collect(false);  // the caller computes, the drive reads
+      return std::span<const Ready>(ready_);
+    }
     const double begin = now_seconds();
     collect(true);
     stall_s_ += now_seconds() - begin;

@@ -140,7 +140,7 @@ class ExpertStoreTest : public ::testing::Test {
 TEST_F(ExpertStoreTest, GivesTheBytesOfTheFileForEveryArenaAndPolicy) {
   for (const ReplaceKind kind : kAllReplaceKinds) {
     for (const bool shared : {false, true}) {
-      for (const int32_t guesses : {0, 2}) {
+      for (const int32_t guesses : {0, 2, 5}) {
         for (const int64_t slots : {3, 4, 7, 13, 24}) {
           config.replace.kind = kind;
           config.shared = shared, config.guesses = guesses, config.slots = slots;
