@@ -32,7 +32,7 @@ void RoutingArgs::finish() {
       throw bad_usage("{} has no effect without --routing", option->get_name(false, false));
     }
   }
-  store = experts.finish();
+  store = experts.finish(false);
   if (store.streamed() && !wanted()) throw bad_usage("--expert-slots has no effect without --routing");
   if (wanted() && prompt.empty() == file.empty()) throw bad_usage("--routing: expected a text, -p or -f");
 }
