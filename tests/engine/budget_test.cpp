@@ -38,9 +38,10 @@ class BudgetTest : public ::testing::Test {
     model_.experts.used = 4;
     model_.experts.d_model = 1024;
     model_.experts.ffn = 256;
-    stacked_ = {"stacked", DType::kQ4_0, 3, {1024, 256, 64, 1}, 0, 0, 1024 * 256 * 64 / 32 * 18};
-    down_ = {"down", DType::kQ4_0, 3, {256, 1024, 64, 1}, 0, 0, stacked_.bytes};
-    model_.experts.layers.assign(24, {&stacked_, &stacked_, &down_, nullptr, nullptr, nullptr});
+    constexpr uint64_t kBytes = 1024 * 256 * 64 / 32 * 18;
+    inner_ = {"inner", DType::kQ4_0, 3, {1024, 256, 64, 1}, 0, 0, kBytes};
+    outer_ = {"outer", DType::kQ4_0, 3, {256, 1024, 64, 1}, 0, 0, kBytes};
+    model_.experts.layers.assign(24, {&inner_, &inner_, &outer_, nullptr, nullptr, nullptr});
     model_.expert_bytes = 24 * 64 * expert_slot_bytes(model_.experts);
     model_.weight_bytes = 100 * kMiB + model_.expert_bytes;
   }
@@ -52,7 +53,7 @@ class BudgetTest : public ::testing::Test {
   std::vector<uint8_t> bytes_;
   GgufFile file_;
   ModelConfig model_;
-  GgufTensor stacked_, down_;
+  GgufTensor inner_{}, outer_{};
   MemoryDemand demand_;
 };
 
