@@ -137,7 +137,7 @@ def main():
         sys.exit(77)
     text = pathlib.Path(arguments.text).read_bytes().decode(errors="replace")
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as prompt:
-        prompt.write(text[:int(3.3 * arguments.context)])
+        prompt.write(text[:int(2.5 * arguments.context)])
         prompt.flush()
         free = run(arguments, prompt.name, None)
         if free["code"] != 0:

@@ -63,15 +63,28 @@ void EngineLoop::reread_memory() {
   wake_.notify_one();
 }
 
-void EngineLoop::set_memory() {
+void EngineLoop::change_memory(int64_t bytes, std::function<void(Status)> done) {
+  {
+    const std::lock_guard lock(mutex_);
+    memory_changes_.push_back({bytes, std::move(done)});
+  }
+  wake_.notify_one();
+}
+
+void EngineLoop::apply_memory_file() {
   try {
-    const int64_t bytes = config_.read_memory();
-    runtime_->set_memory(bytes).or_throw();
-    note_("memory", fmt::format("the ceiling is now {} bytes", bytes));
+    (void)set_memory(config_.read_memory());  // it has said what came of it
   } catch (const Error& error) {
     note_("memory", fmt::format("the ceiling stays: {}", error.what()));
   }
+}
+
+Status EngineLoop::set_memory(int64_t bytes) {
+  Status set = runtime_->set_memory(bytes);
+  note_("memory", set ? fmt::format("the ceiling is now {} bytes", bytes)
+                      : fmt::format("the ceiling stays: {}", set.error().message()));
   memory_counted_ = 0;
+  return set;
 }
 
 EngineSnapshot EngineLoop::snapshot() const {
@@ -118,19 +131,23 @@ void EngineLoop::save(Engine& engine) {
 /// Waits while there is nothing to do; false when it is time to stop.
 bool EngineLoop::take_commands(Engine& engine) {
   std::vector<Command> commands;
+  std::vector<MemoryChange> changes;
   bool save_now = false, memory_now = false;
   {
     std::unique_lock lock(mutex_);
     wake_.wait(lock, [&] {
-      return stop_ || save_wanted_ || memory_wanted_ || !commands_.empty() || !engine.idle();
+      return stop_ || save_wanted_ || memory_wanted_ || !memory_changes_.empty() || !commands_.empty() ||
+             !engine.idle();
     });
     if (stop_) return false;
     commands.swap(commands_);
+    changes.swap(memory_changes_);
     save_now = std::exchange(save_wanted_, false);
     memory_now = std::exchange(memory_wanted_, false);
   }
   if (save_now) save(engine);
-  if (memory_now) set_memory();
+  if (memory_now) apply_memory_file();
+  for (const MemoryChange& change : changes) change.done(set_memory(change.bytes));
   for (Command& command : commands) {
     if (command.spec) {
       start_job(engine, command.job, *command.spec);

@@ -98,6 +98,8 @@ class EngineLoop {
   void save_cache();
   /// Applies what read_memory says after the running step.
   void reread_memory();
+  /// Sets the ceiling after the running step; `done` is called on the engine's thread with what came of it.
+  void change_memory(int64_t bytes, std::function<void(Status)> done);
   EngineSnapshot snapshot() const;
   /// After `ready`; immutable parts (tokenizer, model configuration, file) may be used on any thread.
   const Runtime& runtime() const { return *runtime_; }
@@ -130,7 +132,12 @@ class EngineLoop {
   void publish(const Engine& engine);
   void restore(Engine& engine);
   void save(Engine& engine);
-  void set_memory();
+  struct MemoryChange {
+    int64_t bytes;
+    std::function<void(Status)> done;
+  };
+  void apply_memory_file();
+  Status set_memory(int64_t bytes);
 
   Metrics& metrics_;
   Deliver deliver_;
@@ -142,6 +149,7 @@ class EngineLoop {
   mutable std::mutex mutex_;
   std::condition_variable wake_;
   std::vector<Command> commands_;
+  std::vector<MemoryChange> memory_changes_;
   bool stop_ = false, save_wanted_ = false, memory_wanted_ = false;
   EngineSnapshot snapshot_;
 

@@ -18,6 +18,9 @@ struct ModelInfo {
   std::string name;         ///< as responses and /v1/models have it
   std::string fingerprint;  ///< OpenAI's system_fingerprint
   const Runtime* runtime = nullptr;
+  /// Tokens per second at which one sequence would read weights as fast as memory allows, by the machine's
+  /// kept profile (mete bench --machine); 0: there is none.
+  double decode_limit = 0;
   const Tokenizer& tokenizer() const { return runtime->tokenizer(); }
 };
 

@@ -101,10 +101,16 @@ Json receipt_json(const AnswerInfo& info, const std::vector<Choice>& choices) {
                     {"decode_s", l.decode_s()},
                     {"sample_s", l.sample_s}});
   }
+  Json share = nullptr;
+  if (info.model->decode_limit > 0 && choices.size() == 1 && choices[0].end) {
+    const SequenceLedger& l = choices[0].end->ledger;
+    if (l.decode_tokens > 0) share = rate(l.decode_tokens, l.decode_s()) / info.model->decode_limit;
+  }
   return {{"request_id", info.request_id},
           {"ignored_fields", info.request.ignored_fields},
           {"receipt",
            {{"choices", std::move(list)},
+            {"share_of_limit", std::move(share)},
             {"cpu_tier", name(r.tier())},
             {"threads", r.threads()},
             {"weight_bytes", r.model_config().weight_bytes},

@@ -91,6 +91,7 @@ const std::vector<Service::Route>& Service::routes() {
       {"POST", "/v1/embeddings", kUser, &Service::embeddings},
       {"POST", "/tokenize", kUser, &Service::tokenize},
       {"POST", "/detokenize", kUser, &Service::detokenize},
+      {"POST", "/memory", kUser, &Service::change_memory},
       {"POST", "/apply-template", kUser, &Service::apply_template},
   };
   return kRoutes;

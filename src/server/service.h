@@ -85,6 +85,7 @@ class Service final : public HttpHandler {
   void page(const CallPtr& call);
   void models(const CallPtr& call);
   void props(const CallPtr& call);
+  void change_memory(const CallPtr& call);
   void slots(const CallPtr& call);
   void metrics_page(const CallPtr& call);
   void chat(const CallPtr& call);

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <fstream>
 
+#include "format/machine_profile.h"
 #include "server/service.h"
 #include "server/web_page.h"
 
@@ -75,6 +76,11 @@ void Service::on_loaded(std::exception_ptr error) {
     model_.fingerprint = fmt::format("b-mete-{}-{:08x}", config_.version,
                                      static_cast<uint32_t>(XXH3_64bits(file.data(), file.size())));
     model_.runtime = &runtime;
+    if (const auto profile = load_profile(profile_path())) {
+      const ThreadPoint* point = profile->with_threads(runtime.threads());
+      const auto bytes = static_cast<double>(runtime.model_config().bytes_per_token);
+      if (point != nullptr && bytes > 0) model_.decode_limit = point->read_bytes_per_s.median / bytes;
+    }
     grammars_ = std::make_unique<GrammarCompiler>(runtime.tokenizer());
     if (const MemoryPlan& plan = runtime.memory_plan(); plan.budget > 0) {
       log_.write("memory", {{"plan", plan.summary()}});
@@ -156,9 +162,35 @@ void Service::props(const CallPtr& call) {
                      {"threads", r.threads()},
                      {"kv_tokens", snapshot.stats.kv_slots_total},
                      {"memory", memory_json(snapshot)},
+                     {"queued", snapshot.stats.queued},
                      {"max_queue", engine_.max_queue},
                      {"weight_bytes", r.model_config().weight_bytes},
                      {"kv_bytes", r.kv().capacity_bytes()}}}});
+}
+
+/// {"memory": "6GiB"} or "auto": the ceiling from the next step on.
+void Service::change_memory(const CallPtr& call) {
+  if (config_.api_keys.empty()) {
+    return reply(call,
+                 api_error(403, "permission_error", "no_key",
+                           "the ceiling can be changed only where the server asks for a key (--api-key)"));
+  }
+  const ApiResult<Json> body = parse_body(call->request.body);
+  if (!body) return reply(call, body.error());
+  Fields fields(*body);
+  std::string size;
+  fields.read("memory", size);
+  if (size.empty()) fields.fail("memory", nullptr, "a size such as \"6GiB\", or \"auto\"");
+  if (fields.error()) return reply(call, *fields.error());
+  const Result<int64_t> bytes = parse_memory(size);
+  if (!bytes) return reply(call, bad_field("memory", size, bytes.error().message()));
+  loop_->change_memory(*bytes, [this, call, bytes = *bytes](Status status) {
+    http_.post([this, call, bytes, status] {
+      if (!status)
+        return reply(call, api_error(400, "invalid_request_error", "below_floor", status.error().message()));
+      reply(call, Json{{"memory", bytes}, {"floor", model_.runtime->memory_plan().floor}});
+    });
+  });
 }
 
 void Service::slots(const CallPtr& call) {

@@ -59,6 +59,20 @@ class Endpoints(Serve):
         whole = self.server.ok("/v1/chat/completions", {"messages": HI, "max_tokens": 1})
         self.assertEqual(count, {"input_tokens": whole["usage"]["prompt_tokens"]})
 
+    def test_the_ceiling_needs_a_key_and_never_goes_below_the_floor(self):
+        self.assertEqual(self.server.post("/memory", {"memory": "1GiB"})[0], 403)
+        with Server(*options(), "--memory", "1GiB", "--api-key", "k") as server:
+            key = {"Authorization": "Bearer k"}
+            self.assertEqual(server.post("/memory", {"memory": "2GiB"})[0], 401)
+            status, answer = server.post("/memory", {"memory": "2GiB"}, key)
+            self.assertEqual((status, answer["memory"]), (200, 2 << 30))
+            self.assertEqual(server.post("/memory", {"memory": "1MiB"}, key)[0], 400)
+            self.assertEqual(server.post("/memory", {"memory": "lots"}, key)[0], 400)
+            self.assertEqual(server.post("/memory", {}, key)[0], 400)
+            body = {"prompt": "a", "max_tokens": 2}
+            self.assertEqual(server.post("/v1/completions", body, key)[0], 200)
+            self.assertEqual(server.get("/props", key)[1]["mete"]["memory"]["ceiling"], 2 << 30)
+
     def test_a_forced_tool_call_fits_its_schema(self):
         tools = [{"type": "function", "function": {"name": name, "parameters": {
             "type": "object", "properties": {"unit": {"enum": ["km", "mile"]}, "n": {"$ref": "#/$defs/n"}},
