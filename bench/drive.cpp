@@ -1,5 +1,5 @@
-// Read rate of the drive that holds a file: bench_drive FILE BLOCK DEPTH SECONDS prints bytes per second of random
-// direct reads, for bench/experts.py.
+// Read rate of the drive that holds a file: bench_drive FILE BLOCK DEPTH SECONDS prints bytes per second of
+// random direct reads, for bench/experts.py.
 #include <cstdio>
 #include <cstdlib>
 

@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <fstream>
 
-#include "format/machine_profile.h"
+#include "engine/decode_limit.h"
 #include "server/service.h"
 #include "server/web_page.h"
 
@@ -76,11 +76,7 @@ void Service::on_loaded(std::exception_ptr error) {
     model_.fingerprint = fmt::format("b-mete-{}-{:08x}", config_.version,
                                      static_cast<uint32_t>(XXH3_64bits(file.data(), file.size())));
     model_.runtime = &runtime;
-    if (const auto profile = load_profile(profile_path())) {
-      const ThreadPoint* point = profile->with_threads(runtime.threads());
-      const auto bytes = static_cast<double>(runtime.model_config().bytes_per_token);
-      if (point != nullptr && bytes > 0) model_.decode_limit = point->read_bytes_per_s.median / bytes;
-    }
+    model_.decode_limit = decode_limit(runtime);
     grammars_ = std::make_unique<GrammarCompiler>(runtime.tokenizer());
     if (const MemoryPlan& plan = runtime.memory_plan(); plan.budget > 0) {
       log_.write("memory", {{"plan", plan.summary()}});
