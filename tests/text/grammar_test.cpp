@@ -169,7 +169,7 @@ std::unique_ptr<Tokenizer> small_tokenizer() {
       .texts("tokenizer.ggml.tokens", tokens);
   b.texts("tokenizer.ggml.merges", merges).integers("tokenizer.ggml.token_type", types);
   b.integer("tokenizer.ggml.eos_token_id", static_cast<int32_t>(tokens.size()) - 1);
-  return std::move(b.create().value());
+  return b.create().value();
 }
 
 /// Walks at random under the mask; every bit of every mask must say whether the token's bytes can follow.
