@@ -193,7 +193,8 @@ TEST(Replay, PredictsALiveRunExactly) {
   ThreadPool pool(2);
   const KernelTable table{};
   Context ctx{pool, table};
-  const LearnedRule rule(std::vector<LearnedNet>(ExpertFile::kLayers));
+  const std::vector<LearnedNet> nets(ExpertFile::kLayers);
+  const LearnedRule rule(nets);
   for (const ReplaceKind kind : kAllReplaceKinds) {
     for (const bool shared : {false, true}) {
       ExpertStoreConfig config;
