@@ -103,9 +103,10 @@ void ModelOptions::add_to(CLI::App& app, bool with_context) {
 
 void ExpertArgs::add_to(CLI::App& app) {
   const char* group = "Experts of a mixture-of-experts model (docs/experts.md)";
+  std::vector<const CLI::Option*> of_store;  // read only where experts are streamed
   const auto add = [&](const char* names, auto& value, const char* help) {
     CLI::Option* option = app.add_option(names, value, help)->group(group)->capture_default_str();
-    of_store_.push_back(option);
+    of_store.push_back(option);
     return option;
   };
   app.add_option("--expert-slots", options.slots_per_layer,
@@ -124,16 +125,19 @@ void ExpertArgs::add_to(CLI::App& app) {
       ->check(CLI::IsMember({"auto", "io_uring", "threads"}));
   add("--expert-io-threads", options.threads, "threads that read")->check(CLI::Range(1, 256));
   add("--expert-io-depth", options.depth, "experts that are read at a time")->check(CLI::Range(1, 1024));
-  of_store_.push_back(
+  of_store.push_back(
       app.add_flag("--expert-buffered", buffered, "read through the page cache")->group(group));
+  app.parse_complete_callback([this, of_store] {
+    for (const CLI::Option* option : of_store) {
+      if (option->count() > 0 && given_.empty()) given_ = option->get_name(false, false);
+    }
+  });
 }
 
 ExpertOptions ExpertArgs::finish(bool ceiling) const {
   ExpertOptions out = options;
-  for (const CLI::Option* option : of_store_) {
-    if (option->count() > 0 && !out.streamed() && !ceiling) {
-      throw bad_usage("{} has no effect without --expert-slots or --memory", option->get_name(false, false));
-    }
+  if (!given_.empty() && !out.streamed() && !ceiling) {
+    throw bad_usage("{} has no effect without --expert-slots or --memory", given_);
   }
   out.policy = parse_replace_kind(policy).value();
   if (!out.rule_path.empty() && out.policy != ReplaceKind::kLearned) {

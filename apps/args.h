@@ -26,13 +26,14 @@ struct ExpertArgs {
   std::string policy = "lfu", pool = "layers", io = "auto";
   bool buffered = false;
 
+  /// To stay where it is until `app` has parsed.
   void add_to(CLI::App& app);
   /// Throws Error(kUsage) for values that cannot be, or that have no effect.
   /// `ceiling`: --memory is given, which keeps experts on the drive as it must.
   ExpertOptions finish(bool ceiling) const;
 
  private:
-  std::vector<CLI::Option*> of_store_;
+  std::string given_;  // an option that only streamed experts read; set when the command line is parsed
 };
 
 /// -m, -t, -tb, -c, -b, -ub, -ctk, -ctv, --expert-..., --memory, --memory-file

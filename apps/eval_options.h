@@ -27,7 +27,6 @@ struct EvalOptions {
   bool allow_code = false;
   // Sweep.
   std::string sweep, svg;
-  std::shared_ptr<CLI::App> parsed_by;  ///< of a sweep's setting: `model` points into it
 
   /// Declares every option.
   void add_to(CLI::App& app);

@@ -58,23 +58,22 @@ EvalOptions parse_options(const std::vector<Words>& file, const Words& over, con
   }
   args.insert(args.end(), over.begin(), over.end());
   EvalOptions options;
-  const auto app = std::make_shared<CLI::App>("", "mete eval");
-  options.add_to(*app);
+  CLI::App app("", "mete eval");
+  options.add_to(app);
   std::reverse(args.begin(), args.end());
   try {
-    app->parse(std::move(args));
+    app.parse(std::move(args));
   } catch (const CLI::ParseError& error) {
     throw bad_usage("{}: {}", where, error.what());
   }
   const int64_t compact = std::exchange(options.compact, 0);  // valid here, without --save-logits
   try {
-    options.check(*app);
+    options.check(app);
     options.runtime_config(options.window);
   } catch (const Error& error) {
     throw bad_usage("{}: {}", where, error.message());
   }
   options.compact = compact;
-  options.parsed_by = app;
   return options;
 }
 
