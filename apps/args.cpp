@@ -268,12 +268,4 @@ SamplingParams SamplingOptions::finish() const {
   return out;
 }
 
-std::string read_text_file(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  if (!file) throw run_failure("{}: cannot be opened", path);
-  std::string text((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
-  if (file.bad()) throw run_failure("{}: cannot be read", path);
-  return text;
-}
-
 }  // namespace mete

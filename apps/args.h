@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "base/text_file.h"
 #include "engine/runtime.h"
 #include "request/sampling.h"
 
@@ -72,8 +73,5 @@ struct SamplingOptions {
 /// Bytes per byte of a text that it takes on the way from the option to the model, beside the tokenizer's:
 /// the text itself, its rendering, ids and the buffers of the conversion.
 inline constexpr int64_t kTextCopies = 16;
-
-/// Whole file as bytes; throws Error(kRuntime) naming it.
-std::string read_text_file(const std::string& path);
 
 }  // namespace mete

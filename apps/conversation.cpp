@@ -1,22 +1,12 @@
 #include "apps/conversation.h"
 
-#include "apps/args.h"
-
 namespace mete {
 
 std::optional<ChatTemplate> find_chat_template(const GgufMetadata& metadata, const std::string& option,
                                                const std::string& file) {
-  std::string source;
-  if (!file.empty()) {
-    source = read_text_file(file);
-  } else if (!option.empty()) {
-    const std::optional<std::string_view> builtin = builtin_chat_template(option);
-    source = builtin ? std::string(*builtin) : option;
-  } else {
-    source = metadata.string_or("tokenizer.chat_template", "").value();
-    if (source.empty()) return std::nullopt;
-  }
-  return ChatTemplate::parse(std::move(source)).value();
+  const std::optional<std::string> source = chat_template_source(metadata, option, file);
+  if (!source) return std::nullopt;
+  return ChatTemplate::parse(*source).value();
 }
 
 std::vector<int32_t> encode_raw(const Tokenizer& tokenizer, std::string_view text) {

@@ -1,15 +1,12 @@
 #include "engine/expert_options.h"
 
-#include <fstream>
-#include <iterator>
+#include "base/text_file.h"
 
 namespace mete {
 namespace {
 
 LearnedRule read_rule(const std::string& path, size_t layers) {
-  std::ifstream file(path, std::ios::binary);
-  if (!file) throw run_failure("{}: cannot be opened", path);
-  const std::string text((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+  const std::string text = read_text_file(path);
   auto rule = LearnedRule::parse({reinterpret_cast<const uint8_t*>(text.data()), text.size()});
   if (!rule) throw bad_model("{}: {}", path, rule.error().message());
   if (static_cast<size_t>(rule->layers()) != layers) {
@@ -29,7 +26,7 @@ ExpertStoreConfig expert_store_config(const ExpertOptions& o, const ExpertDeclar
   config.guesses = o.prefetch;
   config.replace.kind = o.policy;
   if (o.policy == ReplaceKind::kLearned) {
-    if (o.rule_path.empty()) throw bad_usage("the learned expert policy needs a rule (--experts-rule)");
+    if (o.rule_path.empty()) throw bad_usage("the learned expert policy needs a rule (--expert-rule)");
     *rule = read_rule(o.rule_path, declaration.layers.size());
     config.replace.learned = rule;
   }

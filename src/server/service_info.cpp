@@ -1,10 +1,9 @@
 // The endpoints that describe the server, and what happens when the model is there.
 #include <xxhash.h>
 
-#include <unistd.h>
 #include <algorithm>
-#include <fstream>
 
+#include "base/process_memory.h"
 #include "engine/decode_limit.h"
 #include "server/service.h"
 #include "server/web_page.h"
@@ -17,12 +16,6 @@ std::string stem_of(const std::string& path) {
   std::string name = path.substr(path.find_last_of('/') + 1);
   if (name.size() > 5 && name.compare(name.size() - 5, 5, ".gguf") == 0) name.resize(name.size() - 5);
   return name;
-}
-
-std::string read_file(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  if (!file) throw run_failure("{}: cannot be opened", path);
-  return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
 }
 
 /// {part: {planned, used}} in bytes, ceiling and floor.
@@ -40,13 +33,6 @@ Json memory_json(const EngineSnapshot& snapshot) {
           {"lines", std::move(lines)}};
 }
 
-int64_t resident_bytes() {
-  std::ifstream file("/proc/self/statm");
-  int64_t total = 0, resident = 0;
-  file >> total >> resident;
-  return resident * ::sysconf(_SC_PAGESIZE);
-}
-
 }  // namespace
 
 /// On the I/O thread, when loading has ended.
@@ -54,14 +40,9 @@ void Service::on_loaded(std::exception_ptr error) {
   try {
     if (error) std::rethrow_exception(error);
     const Runtime& runtime = loop_->runtime();
-    if (!config_.chat_template_file.empty()) {
-      chat_template_source_ = read_file(config_.chat_template_file);
-    } else if (!config_.chat_template.empty()) {
-      const auto builtin = builtin_chat_template(config_.chat_template);
-      chat_template_source_ = builtin ? std::string(*builtin) : config_.chat_template;
-    } else {
-      chat_template_source_ = runtime.file().metadata().string_or("tokenizer.chat_template", "").value();
-    }
+    chat_template_source_ =
+        chat_template_source(runtime.file().metadata(), config_.chat_template, config_.chat_template_file)
+            .value_or("");
     if (!chat_template_source_.empty()) chat_template_ = ChatTemplate::parse(chat_template_source_).value();
     chat_format_ = detect_chat_format(chat_template_source_);
     for (const std::string_view spelling : structural_tokens(chat_format_)) {
@@ -223,7 +204,7 @@ void Service::metrics_page(const CallPtr& call) {
   input.max_running = engine_.max_running;
   input.connections = http_.connections();
   input.kv_bytes = static_cast<int64_t>(model_.runtime->kv().capacity_bytes());
-  input.rss_bytes = resident_bytes();
+  input.rss_bytes = read_process_memory().rss;
   HttpResponse response;
   response.content_type = "text/plain; version=0.0.4; charset=utf-8";
   response.body = metrics_.page(input, config_.llama_metrics);

@@ -1,5 +1,6 @@
 #include "text/chat_template.h"
 
+#include "base/text_file.h"
 #include "text/template/interpreter.h"
 
 namespace mete {
@@ -99,6 +100,14 @@ Result<std::string> ChatTemplate::render_chat(std::span<const ChatMessage> messa
                                               bool add_generation_prompt, std::string_view bos_token,
                                               std::string_view eos_token) const {
   return joined(render_chat_spans(messages, add_generation_prompt, bos_token, eos_token));
+}
+
+std::optional<std::string> chat_template_source(const GgufMetadata& metadata, const std::string& option,
+                                                const std::string& file) {
+  if (!file.empty()) return read_text_file(file);
+  if (!option.empty()) return std::string(builtin_chat_template(option).value_or(option));
+  const std::string_view own = metadata.string_or("tokenizer.chat_template", "").value();
+  return own.empty() ? std::nullopt : std::optional<std::string>(own);
 }
 
 }  // namespace mete

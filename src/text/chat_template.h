@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "format/gguf.h"
 
 namespace mete {
 
@@ -65,6 +66,12 @@ class ChatTemplate {
   explicit ChatTemplate(std::unique_ptr<const Parsed> parsed);
   std::unique_ptr<const Parsed> parsed_;
 };
+
+/// The template to use: of a file, if one is named; else `option`, a built-in name or the source itself, if
+/// there is one; else the model's own. Nothing if there is none of them. Throws Error(kRuntime) for a file
+/// that cannot be read.
+std::optional<std::string> chat_template_source(const GgufMetadata& metadata, const std::string& option,
+                                                const std::string& file);
 
 /// Source of a template that is known by name (llama.cpp's --chat-template names), or nothing.
 std::optional<std::string_view> builtin_chat_template(std::string_view name);

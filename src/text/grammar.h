@@ -24,7 +24,6 @@ class GrammarState {
   virtual bool accept(int32_t token) = 0;
   /// The text is complete and nothing but its end may follow.
   virtual bool is_done() const = 0;
-  virtual std::unique_ptr<GrammarState> clone() const = 0;
 };
 
 /// Compiled once for a tokenizer; any number of sequences of one thread share it.

@@ -52,7 +52,7 @@ OutputPiece OutputParser::put(std::string_view text) {
         more = call(out, false);
         break;
       case State::kHeader:
-        more = header(false);
+        more = header();
         break;
       case State::kMessage:
         more = message(out, false);
@@ -186,7 +186,7 @@ bool OutputParser::call(OutputPiece& out, bool final) {
   return !held_.empty() || !final;
 }
 
-bool OutputParser::header(bool) {
+bool OutputParser::header() {
   const size_t mark = held_.find(kMessageMark);
   if (mark == std::string::npos) return false;
   const std::string_view all = std::string_view(held_).substr(0, mark);

@@ -46,7 +46,7 @@ class OutputParser {
   bool reasoning(OutputPiece& out, bool final);
   bool text(OutputPiece& out, bool final);
   bool call(OutputPiece& out, bool final);
-  bool header(bool final);
+  bool header();
   bool message(OutputPiece& out, bool final);
   void end_message(OutputPiece& out);
   void add_text(std::string_view text, OutputPiece& out);

@@ -297,7 +297,6 @@ class ListGrammar : public Grammar {
     }
     bool accept(int32_t token) override { return token == grammar_.list_[at_] && ++at_ > 0; }
     bool is_done() const override { return at_ == grammar_.list_.size(); }
-    std::unique_ptr<GrammarState> clone() const override { return std::make_unique<State>(*this); }
 
    private:
     const ListGrammar& grammar_;

@@ -157,12 +157,4 @@ int GrammarAutomaton::depth(Stack stack, int limit) const {
   return frames;
 }
 
-size_t GrammarAutomaton::bytes() const {
-  size_t sum = nodes_.size() * (sizeof(Node) + 48) + seen_.size() * sizeof(uint32_t);
-  for (const StateData& s : states_) {
-    sum += sizeof(StateData) + s.stacks.size() * 2 * sizeof(Stack) + 64 + (s.table ? 1024 : 0);
-  }
-  return sum;
-}
-
 }  // namespace mete

@@ -43,7 +43,6 @@ class GrammarAutomaton {
   /// A state had to be cut because the grammar is too ambiguous, or memory has run out; from then on steps
   /// lead to kDead.
   bool exhausted() const { return exhausted_; }  // from any thread
-  size_t bytes() const;
 
  private:
   static constexpr int32_t kUnknown = -1;

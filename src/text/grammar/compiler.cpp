@@ -29,7 +29,6 @@ class CompiledState final : public GrammarState {
   bool is_done() const override {
     return matcher_->automaton().complete(state_) && matcher_->automaton().stacks(state_).empty();
   }
-  std::unique_ptr<GrammarState> clone() const override { return std::make_unique<CompiledState>(*this); }
 
  private:
   std::shared_ptr<GrammarMatcher> matcher_;

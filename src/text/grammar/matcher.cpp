@@ -114,12 +114,4 @@ void GrammarMatcher::add_escapes(const Top& top, GrammarAutomaton::Stack below, 
   }
 }
 
-size_t GrammarMatcher::bytes() const {
-  size_t sum = automaton_.bytes() + masks_.size() * (words_ * 8 + 64);
-  for (const auto& [key, top] : tops_) {
-    sum += 128 + (top.few.size() + top.escapes.size()) * 4 + top.many.size() * 8;
-  }
-  return sum;
-}
-
 }  // namespace mete

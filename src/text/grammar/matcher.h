@@ -24,7 +24,6 @@ class GrammarMatcher {
   std::span<const uint64_t> mask(GrammarAutomaton::State state);
   /// State after these bytes; kDead if they cannot follow.
   GrammarAutomaton::State advance(GrammarAutomaton::State state, std::string_view bytes);
-  size_t bytes() const;
 
  private:
   using Mask = std::vector<uint64_t>;

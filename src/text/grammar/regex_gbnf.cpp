@@ -10,7 +10,6 @@ namespace mete {
 namespace {
 
 constexpr int kMaxDepth = 64;
-constexpr uint32_t kLast = 0x10ffff;
 using Ranges = std::vector<CodePointRange>;
 
 const Ranges kDigits = {{'0', '9'}};
@@ -19,18 +18,6 @@ const Ranges kSpaces = {{0x09, 0x0d},     {0x20, 0x20},     {0xa0, 0xa0},     {0
                         {0x2000, 0x200a}, {0x2028, 0x2029}, {0x202f, 0x202f}, {0x205f, 0x205f},
                         {0x3000, 0x3000}, {0xfeff, 0xfeff}};
 const Ranges kLineEnds = {{'\n', '\n'}, {'\r', '\r'}, {0x2028, 0x2029}};
-
-Ranges complement(Ranges ranges) {
-  std::sort(ranges.begin(), ranges.end(), [](auto a, auto b) { return a.first < b.first; });
-  Ranges out;
-  uint32_t next = 0;
-  for (const CodePointRange& r : ranges) {
-    if (r.first > next) out.push_back({next, r.first - 1});
-    next = std::max(next, r.last + 1);
-  }
-  if (next <= kLast) out.push_back({next, kLast});
-  return out;
-}
 
 bool holds(const Ranges& ranges, uint32_t c) {
   return std::any_of(ranges.begin(), ranges.end(), [c](auto r) { return r.first <= c && c <= r.last; });

@@ -20,16 +20,7 @@ std::vector<CodePointRange> normalise(std::vector<CodePointRange> ranges, bool c
       merged.push_back(r);
     }
   }
-  if (complement) {
-    std::vector<CodePointRange> rest;
-    uint32_t next = 0;
-    for (const CodePointRange& r : merged) {
-      if (r.first > next) rest.push_back({next, r.first - 1});
-      next = r.last + 1;
-    }
-    if (next <= kLast) rest.push_back({next, kLast});
-    merged = rest;
-  }
+  if (complement) merged = mete::complement(std::move(merged));
   std::vector<CodePointRange> out;
   for (const CodePointRange& r : merged) {
     if (r.first < 0xd800) out.push_back({r.first, std::min(r.last, 0xd7ffU)});
@@ -89,6 +80,18 @@ class Utf8Splitter {
 };
 
 }  // namespace
+
+std::vector<CodePointRange> complement(std::vector<CodePointRange> ranges) {
+  std::sort(ranges.begin(), ranges.end(), [](auto a, auto b) { return a.first < b.first; });
+  std::vector<CodePointRange> out;
+  uint32_t next = 0;
+  for (const CodePointRange& r : ranges) {
+    if (r.first > next) out.push_back({next, r.first - 1});
+    next = std::max(next, r.last + 1);
+  }
+  if (next <= kLast) out.push_back({next, kLast});
+  return out;
+}
 
 int32_t RuleBuilder::rule(const std::string& name) {
   const auto [it, added] = numbers_.emplace(name, static_cast<int32_t>(rules_.size()));

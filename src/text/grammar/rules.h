@@ -37,6 +37,9 @@ struct CodePointRange {
   uint32_t first, last;
 };
 
+/// All code points to U+10FFFF that are in none of the ranges, which may overlap; ascending and apart.
+std::vector<CodePointRange> complement(std::vector<CodePointRange> ranges);
+
 /// The grammar laid out flat. A position is an index into `code`; a production is a run of positions that
 /// ends with kEnd.
 struct GrammarProgram {

@@ -32,7 +32,6 @@ class VocabTree {
   int64_t tokens_below(size_t node) const;
   int32_t vocab() const { return vocab_; }
   int max_depth() const { return max_depth_; }
-  size_t bytes() const { return nodes_.size() * sizeof(Node) + ids_.size() * sizeof(int32_t); }
 
  private:
   std::vector<Node> nodes_;
