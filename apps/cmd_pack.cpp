@@ -29,11 +29,15 @@ int cmd_pack(const std::vector<std::string>& args) {
   const KernelTable kernels{};
   Context ctx{pool, kernels};
   Progress progress("packing");
+  int64_t taken_over = 0;
+  options.taken_over = &taken_over;
   options.progress = Progress::callback;
   options.progress_user = &progress;
   pack_experts(ctx, file, config.experts, out, options).or_throw();
   progress.clear();
   const auto directory = open_expert_pack(file, config.experts, out).value();
+  if (taken_over > 0)
+    fmt::print(stderr, "mete pack: {} experts of an interrupted run were kept\n", taken_over);
   fmt::print("{}: {} experts of {} layers, records of {} bytes, {:.1f} MiB\n", out, directory.experts,
              directory.layers, directory.record_bytes, static_cast<double>(directory.file_bytes()) / 1048576);
   return std::fflush(stdout) == 0 ? 0 : 1;

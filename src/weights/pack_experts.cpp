@@ -6,6 +6,7 @@
 #include <unistd.h>
 #include <xxhash.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
@@ -174,6 +175,10 @@ Status pack_experts(Context& ctx, const GgufFile& file, const ExpertDeclaration&
   const Output out(partial);
   if (Status opened = out.opened(); !opened) return opened;
   take_over(out, directory);
+  if (options.taken_over != nullptr) {
+    *options.taken_over = std::ssize(directory.checksums) -
+                          std::count(directory.checksums.begin(), directory.checksums.end(), uint64_t{0});
+  }
 
   constexpr uint64_t kSyncBytes = uint64_t{256}
                                   << 20;  // written between two states that a run can go on from
@@ -201,7 +206,10 @@ Status pack_experts(Context& ctx, const GgufFile& file, const ExpertDeclaration&
     Status status = pack_record(ctx, file, d, layout.layers[layer], layer,
                                 static_cast<uint64_t>(i % d.experts), source, record.data());
     if (status) status = out.write(directory.offset(i), {record.data(), directory.record_bytes});
-    if (!status) return status;
+    if (!status) {
+      (void)save();  // the next run goes on here; what went wrong is said already
+      return status;
+    }
     sum = XXH3_64bits(record.data(), directory.layer[layer].used_bytes);
     ++written;
     unsynced += directory.record_bytes;

@@ -17,7 +17,8 @@ struct PackOptions {
   bool force = false;                                                   ///< replace a finished pack
   void (*progress)(void* user, int64_t done, int64_t total) = nullptr;  ///< records
   void* progress_user = nullptr;
-  int64_t stop_after = -1;  ///< for tests: end as if interrupted after this many records
+  int64_t* taken_over = nullptr;  ///< set to the number of an interrupted run's records that are kept
+  int64_t stop_after = -1;        ///< for tests: end as if interrupted after this many records
 };
 
 /// Writes the pack of `file` to `path`, by way of `path`.partial: an interrupted run goes on where it was,

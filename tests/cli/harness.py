@@ -30,5 +30,10 @@ def tiny_model():
     return os.environ.get("METE_TINY_MODEL", "build/release/tests/tiny.gguf")
 
 
+def tiny_moe():
+    """The same with routed experts."""
+    return os.environ.get("METE_TINY_MOE", "build/release/tests/tiny_moe.gguf")
+
+
 needs_smollm2 = unittest.skipUnless(SMOLLM2.exists(), f"{SMOLLM2.name} is not in the model folder")
 TemporaryDirectory = tempfile.TemporaryDirectory
