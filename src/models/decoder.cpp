@@ -119,7 +119,7 @@ void Decoder::finish_declaration() {
   if (!experts.layers.empty()) moe_.emplace(experts, router_, expert_activation_, eps_);
   config_.macs_per_logits = table;
   // Beside the activations: their quantised copies, and the RoPE table's sines and cosines.
-  const int64_t moe_row = moe_ ? moe_->bytes(2) - moe_->bytes(1) : 0;
+  const int64_t moe_row = moe_ ? (moe_->bytes(17) - moe_->bytes(1)) / 16 : 0;  // buffers end at 16 floats
   config_.rowless_bytes = moe_ ? moe_->bytes(1) - moe_row : 0;
   config_.row_bytes =
       moe_row + 4 * activation_floats(1) + weights_.quantised_row_bytes() + 8 * config_.head_dim;

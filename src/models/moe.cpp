@@ -8,6 +8,8 @@
 namespace mete {
 namespace {
 
+constexpr int kPlannedThreads = 64;  // each takes 144 bytes of a grouped matmul's work list
+
 int64_t round_up_16(int64_t n) { return (n + 15) / 16 * 16; }
 
 }  // namespace
@@ -36,7 +38,17 @@ int64_t Moe::bytes(int64_t max_rows) const {
     if (outer_kinds_[i]) bytes += max_rows * static_cast<int64_t>(activation_row_bytes(kind, d_));
     if (inner_kinds_[i]) bytes += slots * static_cast<int64_t>(activation_row_bytes(kind, ffn_));
   }
+  bytes += static_cast<int64_t>(
+      matmul_grouped_bytes(kPlannedThreads, 2 * router_.experts, slots, gathered_row_bytes()));
   return bytes + slots * 8 * 4;  // the lists
+}
+
+size_t Moe::gathered_row_bytes() const {
+  size_t bytes = 0;
+  for (const ActivationKind kind : {ActivationKind::kF32, ActivationKind::kQ8_16, ActivationKind::kQ8_K}) {
+    if (outer_kinds_[static_cast<int>(kind)]) bytes += activation_row_bytes(kind, d_);
+  }
+  return bytes;
 }
 
 void Moe::allocate(Context& ctx, int64_t max_rows) {
@@ -57,12 +69,9 @@ void Moe::allocate(Context& ctx, int64_t max_rows) {
     if (outer_kinds_[static_cast<int>(kind)]) input_.reserve(kind, max_rows, d_);
     if (inner_kinds_[static_cast<int>(kind)]) inner_.reserve(kind, slots, ffn_);
   }
-  size_t gathered = 0;  // bytes of a row; those of the down products lie side by side and are not gathered
-  for (const ActivationKind kind : {ActivationKind::kF32, ActivationKind::kQ8_16, ActivationKind::kQ8_K}) {
-    if (outer_kinds_[static_cast<int>(kind)]) gathered += activation_row_bytes(kind, d_);
-  }
-  if (ctx.mode == NumericMode::kReference) gathered = activation_row_bytes(ActivationKind::kF32, d_);
-  ctx.gathered.get(matmul_grouped_bytes(ctx, 2 * router_.experts, slots, gathered));
+  const size_t gathered = ctx.mode == NumericMode::kReference ? activation_row_bytes(ActivationKind::kF32, d_)
+                                                              : gathered_row_bytes();
+  ctx.gathered.get(matmul_grouped_bytes(ctx.pool.size(), 2 * router_.experts, slots, gathered));
   for (std::vector<int32_t>* list : {&ids_, &guess_ids_, &rows_of_, &places_of_, &slot_of_, &slots_}) {
     list->resize(static_cast<size_t>(slots));
   }

@@ -42,7 +42,7 @@ class Moe {
   /// Bytes that allocate() takes for steps of at most max_rows.
   int64_t bytes(int64_t max_rows) const;
   void allocate(Context& ctx, int64_t max_rows);
-  int64_t resident() const { return activations_.resident(); }
+  int64_t resident() const { return activations_.resident() + input_.resident() + inner_.resident(); }
 
   /// An Error if the source fails; `out` is then undefined. Same bits whatever waves and order `source` gives
   /// its experts in.
@@ -55,6 +55,8 @@ class Moe {
   /// Computes the experts of one wave into slots [slot, ..); returns the slot behind them.
   int64_t run_wave(Context& ctx, std::span<const ExpertSource::Ready> wave, int64_t slot) noexcept;
   int64_t activation_floats(int64_t max_rows) const;
+  /// Of a row as gate and up read it; those of the down products lie side by side and are not gathered.
+  size_t gathered_row_bytes() const;
 
   int64_t d_, ffn_;
   bool outer_kinds_[3] = {}, inner_kinds_[3] = {};  // by ActivationKind: does a gate, up or down read it?

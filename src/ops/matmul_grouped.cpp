@@ -55,9 +55,7 @@ int64_t cut(const Context& ctx, std::span<const MatmulGroup> groups, Piece* piec
 }
 
 /// Upper bound of the pieces that cut() makes: a group of share w gets at most w / share + 1.
-int64_t max_pieces(const Context& ctx, int64_t groups) {
-  return 2 * (2 * groups + ctx.pool.size() * kPiecesPerThread + 1);
-}
+int64_t max_pieces(int threads, int64_t groups) { return 2 * (2 * groups + threads * kPiecesPerThread + 1); }
 
 }  // namespace
 
@@ -82,8 +80,10 @@ const uint8_t* GroupedInput::get(Context& ctx, ActivationKind kind) {
   return out;
 }
 
-size_t matmul_grouped_bytes(const Context& ctx, int64_t groups, int64_t rows, size_t row_bytes) {
-  return round_up_64(static_cast<size_t>(max_pieces(ctx, groups)) * sizeof(Piece)) +
+int64_t GroupedInput::resident() const { return quantised_[0].resident() + quantised_[1].resident(); }
+
+size_t matmul_grouped_bytes(int threads, int64_t groups, int64_t rows, size_t row_bytes) {
+  return round_up_64(static_cast<size_t>(max_pieces(threads, groups)) * sizeof(Piece)) +
          round_up_64(static_cast<size_t>(groups) * sizeof(Source)) + static_cast<size_t>(rows) * row_bytes +
          static_cast<size_t>(groups) * 64;
 }
@@ -98,11 +98,18 @@ void matmul_grouped(Context& ctx, GroupedInput& input, std::span<const MatmulGro
   }
   ctx.enter(Part::kExperts, weight_bytes);
   // Work list, sources, gathered rows.
-  const size_t piece_bytes = round_up_64(static_cast<size_t>(max_pieces(ctx, count)) * sizeof(Piece));
+  const size_t piece_bytes =
+      round_up_64(static_cast<size_t>(max_pieces(ctx.pool.size(), count)) * sizeof(Piece));
   const size_t source_bytes = round_up_64(static_cast<size_t>(count) * sizeof(Source));
   size_t bytes = piece_bytes + source_bytes;
-  for (const MatmulGroup& group : groups) {
+  const auto shares = [&](size_t g) {  // the rows that the group before it gathers
+    return g > 0 && groups[g - 1].rows.data() == groups[g].rows.data() &&
+           activation_kind_of(ctx, *groups[g - 1].weight) == activation_kind_of(ctx, *groups[g].weight);
+  };
+  for (size_t g = 0; g < groups.size(); ++g) {
+    const MatmulGroup& group = groups[g];
     METE_CHECK(group.weight->cols == cols && !group.rows.empty());
+    if (shares(g)) continue;
     bytes += round_up_64(stride_of(activation_kind_of(ctx, *group.weight), cols) * group.rows.size());
   }
   uint8_t* memory = ctx.gathered.get(bytes);
@@ -116,11 +123,9 @@ void matmul_grouped(Context& ctx, GroupedInput& input, std::span<const MatmulGro
     const ActivationKind kind = activation_kind_of(ctx, *group.weight);
     const size_t stride = stride_of(kind, cols);
     const uint8_t* rows = input.get(ctx, kind);
-    const bool shared = g > 0 && groups[static_cast<size_t>(g - 1)].rows.data() == group.rows.data() &&
-                        sources[g - 1].kind == kind;
     if (contiguous(group.rows)) {
       sources[g] = {{rows + static_cast<size_t>(group.rows.front()) * stride, stride}, kind, false};
-    } else if (shared) {
+    } else if (shares(static_cast<size_t>(g))) {
       sources[g] = {sources[g - 1].acts, kind, false};
     } else {
       sources[g] = {{place, stride}, kind, true};
@@ -145,7 +150,7 @@ void matmul_grouped(Context& ctx, GroupedInput& input, std::span<const MatmulGro
   }
 
   const int64_t n = cut(ctx, groups, pieces);
-  METE_CHECK(n <= max_pieces(ctx, count));
+  METE_CHECK(n <= max_pieces(ctx.pool.size(), count));
   const size_t scratch_bytes = round_up_64(gemm_scratch_bytes(cols));
   uint8_t* scratch = ctx.workers.get(scratch_bytes * static_cast<size_t>(ctx.pool.size()));
   ctx.pool.parallel_for(n, 1, [&](int64_t begin, int64_t end, int worker) {

@@ -18,6 +18,7 @@ class GroupedInput {
   /// Allocates for `rows` rows of `cols` in the format of `kind`, so that no later use does.
   void reserve(ActivationKind kind, int64_t rows, int64_t cols);
 
+  int64_t resident() const;  ///< bytes of its quantised rows that are in memory
   int64_t rows() const { return rows_; }
   int64_t cols() const { return cols_; }
   /// The rows in the format of `kind`, activation_row_bytes(kind, cols()) apart (kF32: cols() floats).
@@ -41,8 +42,8 @@ struct MatmulGroup {
 /// All groups in one fork-join, split over (group, panel range). The bits are those of matmul on each row.
 void matmul_grouped(Context& ctx, GroupedInput& input, std::span<const MatmulGroup> groups) noexcept;
 
-/// Bytes of Context::gathered that matmul_grouped takes at most for `groups` groups of `rows` rows in all, of
-/// `row_bytes` bytes each as the kernels read them.
-size_t matmul_grouped_bytes(const Context& ctx, int64_t groups, int64_t rows, size_t row_bytes);
+/// Bytes of Context::gathered that matmul_grouped takes at most on so many threads for `groups` groups of
+/// `rows` gathered rows in all, of `row_bytes` bytes each as the kernels read them.
+size_t matmul_grouped_bytes(int threads, int64_t groups, int64_t rows, size_t row_bytes);
 
 }  // namespace mete

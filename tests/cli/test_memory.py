@@ -146,6 +146,8 @@ class Experts(unittest.TestCase):
             self.assertGreater(receipt["experts"]["experts_missed"], 0)
             self.assertGreater(receipt["experts"]["disk_bytes"], 0)
             slots.append(receipt["experts"]["slots_per_layer"])
+            planned, used = (receipt["memory_lines"]["activations"][k] for k in ("planned", "used"))
+            self.assertLessEqual(used, planned)
         self.assertLess(slots[0], slots[1])
         self.assertLess(slots[1], slots[2])
         self.assertLess(slots[2], 32)
@@ -166,6 +168,15 @@ class Experts(unittest.TestCase):
             out, err = run.communicate(timeout=300)
             self.assertEqual(run.returncode, 0, err)
             self.assertEqual(json.loads(out)["logits_hash"], want)
+
+    def test_a_long_step_takes_the_activations_that_were_planned(self):
+        for rows in (32, 256):
+            receipt = mete_json("run", "-m", SMOLMOE, "-c", 512, "-p", "one two three " * 100, "-no-cnv", "-n", 2, "--json",
+                                "-ub", rows)["receipt"]
+            planned, used = (receipt["memory_lines"]["activations"][k] for k in ("planned", "used"))
+            self.assertLessEqual(used, planned)
+            self.assertGreater(used, 0.4 * planned)  # attention's part is planned for the whole context
+            self.assertLessEqual(abs(receipt["unnamed_bytes"]), 4 * MIB)
 
     def test_plan(self):
         plan = mete_json("plan", "-m", SMOLMOE, "-c", 1024, "--memory", "112MiB", "--json")

@@ -99,7 +99,16 @@ TEST_P(GroupedTest, EveryGroupGivesTheBitsOfSingleRows) {
       }
       GroupedInput input;
       input.reset(x.data(), used, cols);
+      size_t gathered = 0, row = activation_row_bytes(activation_kind(type), cols);
+      for (const std::vector<int32_t>& list : lists) gathered += list.size();
+      if (mode == NumericMode::kReference || activation_kind(type) != ActivationKind::kF32) {
+        row += activation_row_bytes(ActivationKind::kF32, cols);
+      }
+      ctx.gathered.get(
+          matmul_grouped_bytes(threads, std::ssize(groups), static_cast<int64_t>(gathered), row));
+      const size_t held = ctx.gathered.bytes();
       matmul_grouped(ctx, input, groups);
+      EXPECT_EQ(ctx.gathered.bytes(), held);  // what was promised was enough
       for (size_t i = 0; i < outs.size(); ++i) {
         for (size_t t = 0; t < lists[i / 2].size(); ++t) {
           const float* row = outs[i].data() + t * static_cast<size_t>(rows + 3);
