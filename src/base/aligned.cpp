@@ -27,28 +27,12 @@ size_t read_meminfo(const char* wanted) {
   return 0;
 }
 
-/// Bytes of the group's page cache that the kernel would give back.
-double reclaimable(const CgroupFolder& folder) {
-  std::ifstream file(folder.path + "/memory.stat");
-  std::string key;
-  double bytes = 0;
-  while (file >> key >> bytes) {
-    if (key == (folder.v2 ? "inactive_file" : "total_inactive_file")) return bytes;
-  }
-  return 0;
-}
-
 }  // namespace
 
 size_t memory_available() {
   auto available = static_cast<double>(read_meminfo("MemAvailable:"));
-  for (const CgroupFolder& folder : cgroup_folders("memory")) {
-    const double limit = read_cgroup_number(folder, folder.v2 ? "memory.max" : "memory.limit_in_bytes");
-    const double used = read_cgroup_number(folder, folder.v2 ? "memory.current" : "memory.usage_in_bytes");
-    if (limit < 0 || used < 0) continue;
-    available = std::min(available, std::max(0.0, limit - used + reclaimable(folder)));
-  }
-  return static_cast<size_t>(available);
+  const double left = cgroup_memory_left();
+  return static_cast<size_t>(left < 0 ? available : std::min(available, left));
 }
 
 size_t memory_total() { return read_meminfo("MemTotal:"); }

@@ -55,23 +55,6 @@ CpuFeatures detect() {
   return f;
 }
 
-/// CPUs that the tightest cgroup quota allows; 0 if there is none.
-double cgroup_cpus() {
-  double limit = 0;
-  for (const CgroupFolder& folder : cgroup_folders("cpu")) {
-    double quota = -1, period = -1;
-    if (folder.v2) {
-      std::ifstream file(folder.path + "/cpu.max");  // "max 100000" or "200000 100000"
-      if (!(file >> quota >> period)) continue;
-    } else {
-      quota = read_cgroup_number(folder, "cpu.cfs_quota_us");
-      period = read_cgroup_number(folder, "cpu.cfs_period_us");
-    }
-    if (quota > 0 && period > 0) limit = limit == 0 ? quota / period : std::min(limit, quota / period);
-  }
-  return limit;
-}
-
 }  // namespace
 
 const char* name(CpuTier tier) { return kTiers[static_cast<int>(tier)].name; }

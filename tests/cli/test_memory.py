@@ -7,7 +7,10 @@ import subprocess
 import sys
 import unittest
 
-from harness import BINARY, MODELS, SMOLLM2, TemporaryDirectory, mete, mete_json, needs_smollm2, tiny_model
+sys.path.insert(0, str(pathlib.Path(__file__).parents[2] / "bench"))
+
+import ceiling_check  # noqa: E402
+from harness import BINARY, MODELS, SMOLLM2, TemporaryDirectory, mete, mete_json, needs_smollm2, tiny_model  # noqa: E402
 
 MIB = 1 << 20
 
@@ -40,6 +43,18 @@ class Usage(unittest.TestCase):
             code, out, err = mete(command[0], "-m", tiny_model(), "--memory", "2MiB", *command[1:])
             self.assertEqual((code, out), (4, ""), err)
             self.assertRegex(err, r"below the floor of \d+\.\d MiB")
+
+    def test_auto_follows_the_cgroup(self):
+        try:
+            group = ceiling_check.Group(300 * MIB)
+        except OSError as error:
+            self.skipTest(str(error))
+        plan = (BINARY, "plan", "-m", tiny_model(), "--memory", "auto", "--json")
+        with group:
+            inside = subprocess.run(plan, capture_output=True, preexec_fn=group.enter, check=True)
+        budget = json.loads(inside.stdout)["memory_budget_bytes"]
+        self.assertLessEqual(budget, (300 - 64) * MIB)
+        self.assertGreater(budget, 200 * MIB)
 
     def test_commands_where_it_has_no_effect_refuse_it(self):
         for command in (("tokenize", "-p", "x"), ("inspect",)):
