@@ -1,88 +1,184 @@
 #!/usr/bin/env python3
-"""Random load on `mete serve` for some minutes: answers of all APIs, cancels, disconnects, oversize bodies, bad JSON, bytes
-that are no HTTP. Passes if the server never dies, its log shows no internal error, no sequence is left at the end, and
-resident memory is flat: the largest value of the last third is at most 5 % above that of the middle third.
+"""Random load on `mete serve`: answers of all APIs, fresh grammars and schemas, shared prefixes, cancels, disconnects, slow
+senders, oversize bodies, bad JSON, bytes that are no HTTP.
 
-    bench/serve_soak.py -m MODEL.gguf --minutes 2 [--clients 24] [--seed 1]"""
+Passes if the server lives and ends with 0 at SIGTERM, no answer has an unexpected status or is cut short, five requests that
+come back all the time get the same bits every time, what a grammar forces parses, no sequence and no open file is left at
+the end, and memory is flat: the largest resident size of the last third is at most 5 % above that of the middle third.
+
+    bench/serve_soak.py -m MODEL.gguf --minutes 2 [--clients 24] [--pause 0.2] [--seed 1] [--record FILE.json]"""
 import argparse
 import asyncio
+import hashlib
 import json
+import os
 import pathlib
 import random
+import re
+import statistics
 import subprocess
 import sys
+import tempfile
 import time
 
-from serve_load import ROOT, free_port, rss_mib
+from serve_load import ROOT, free_port
+from soak_requests import random_case
 
-APIS = ("/completion", "/v1/completions", "/v1/chat/completions", "/v1/messages", "/v1/responses", "/v1/embeddings",
-        "/tokenize", "/apply-template")
-
-
-def random_body(rng, path):
-    text = " ".join(rng.choice(("one", "two", "red", "blue", "sky", "42", "{", "\u00e9", "<|im_end|>"))
-                    for _ in range(rng.choice((1, 5, 40, 150))))
-    tokens = rng.choice((1, 8, 32, 64))
-    messages = [{"role": "user", "content": text}]
-    common = {"temperature": rng.random(), "seed": rng.randrange(1000), "stream": rng.random() < 0.6}
-    if rng.random() < 0.1:
-        common["n"] = 2
-    return {"/completion": {**common, "prompt": text, "n_predict": tokens, "stop": rng.choice((None, ["a"]))},
-            "/v1/completions": {**common, "prompt": [text, "x"], "max_tokens": tokens},
-            "/v1/chat/completions": {**common, "messages": messages, "max_tokens": tokens,
-                                     "logprobs": rng.random() < 0.2,
-                                     "response_format": rng.choice((None, None, {"type": "json_object"}))},
-            "/v1/messages": {"messages": messages, "max_tokens": tokens, "stream": common["stream"]},
-            "/v1/responses": {"input": text, "max_output_tokens": tokens, "stream": common["stream"]},
-            "/v1/embeddings": {"input": text}, "/tokenize": {"content": text},
-            "/apply-template": {"messages": messages}}[path]
+MIB = 1 << 20
 
 
-def random_bytes(rng):
-    """A request, and what status may come back."""
-    kind = rng.random()
-    path = rng.choice(APIS)
-    body = json.dumps(random_body(rng, path)).encode()
-    if kind < 0.08:
-        body = body[:rng.randrange(len(body))]
-    elif kind < 0.12:
-        body = bytes(rng.randrange(256) for _ in range(rng.randrange(1, 400)))
-    elif kind < 0.15:
-        body = body.replace(b"8", b"-8").replace(b"\"text\"", b"[[[[")
-    elif kind < 0.17:
-        return b"POST /completion HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n" + b"a" * 5000
-    elif kind < 0.19:
-        return bytes(rng.randrange(256) for _ in range(rng.randrange(1, 2000)))
-    elif kind < 0.22:
-        return rng.choice((b"GET /metrics", b"GET /slots", b"GET /health", b"GET /../x", b"DELETE /props")) + \
-            b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
-    return b"POST %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % (path.encode(), len(body)) + body
+class Soak:
+    def __init__(self, args, port, pid):
+        self.args, self.port, self.pid = args, port, pid
+        self.statuses, self.kinds, self.unexpected, self.canaries, self.samples = {}, {}, [], {}, []
+        self.parsed = self.checked_canaries = self.freezes = 0
+        self.begin = time.monotonic()
+        self.deadline = self.begin + 60 * args.minutes
+        self.thawed = 0.0  # when this process last went on after being stopped
 
+    def count(self, table, key):
+        table[key] = table.get(key, 0) + 1
 
-async def client(port, rng, deadline, counts):
-    while time.monotonic() < deadline:
-        data = random_bytes(rng)
+    def report(self, case, what, data=b""):
+        if len(self.unexpected) < 20:
+            self.unexpected.append({"kind": case.kind, "what": what, "request": repr(case.data[:600]),
+                                    "answer": repr(data[:600])})
+
+    async def client(self, i):
+        rng = random.Random(self.args.seed * 1000 + i)
+        while time.monotonic() < self.deadline:
+            if self.args.pause:
+                await asyncio.sleep(rng.expovariate(1 / self.args.pause))
+            await self.one(rng, random_case(rng, self.args.tokens, self.args.max_body * MIB))
+
+    async def one(self, rng, case):
         try:
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        except OSError:
-            counts["refused"] = counts.get("refused", 0) + 1
-            await asyncio.sleep(0.05)
-            continue
+            reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        except OSError as e:
+            self.deadline = 0  # it is dead
+            self.report(case, f"no connection: {e}")
+            return self.count(self.statuses, "refused")
+        self.count(self.kinds, case.kind)
+        begun = time.monotonic()
+        manner = rng.random()  # 0.1 send a part and wait; 0.2 go away early; else read all
+        patience = 0.001 * 10 ** (4 * rng.random()) if manner < 0.3 else 600
+        data = case.data[:rng.randrange(len(case.data))] if manner < 0.1 else case.data
+        answer = b""
         try:
-            cut = len(data) if rng.random() < 0.9 else rng.randrange(len(data))
-            writer.write(data[:cut])
-            patience = 0.001 * 10 ** (4 * rng.random()) if rng.random() < 0.3 or cut < len(data) else 120
+            writer.write(data)
             answer = await asyncio.wait_for(reader.read(-1), patience)
             status = answer[9:12].decode(errors="replace") if answer.startswith(b"HTTP/1.1 ") else "none"
         except asyncio.TimeoutError:
             status = "left"
         except OSError:
             status = "reset"
-        counts[status] = counts.get(status, 0) + 1
-        if rng.random() < 0.2:
+        self.count(self.statuses, status)
+        if manner >= 0.3 and begun > self.thawed:
+            self.judge(case, status, answer)
+        if rng.random() < 0.3:
             writer.transport.abort()
         else:
             writer.close()
+
+    def judge(self, case, status, answer):
+        if status == "500" or case.statuses and (not status.isdigit() or int(status) not in case.statuses):
+            return self.report(case, status, answer)
+        if status != "200" or not case.statuses:
+            return None
+        body = whole_body(answer)
+        if body is None:
+            return self.report(case, "cut short", answer[-600:])
+        if case.check == "json":
+            choice = json.loads(body)["choices"][0]
+            if choice["finish_reason"] != "length":
+                try:
+                    json.loads(choice["message"]["content"])
+                    self.parsed += 1
+                except ValueError:
+                    self.report(case, "the answer does not parse", body)
+        elif case.check:
+            answer = json.loads(body)
+            receipt = answer["mete"]["receipt"]["choices"][0]
+            bits = (answer["content"], receipt["logits_hash"], json.dumps(answer.get("completion_probabilities")))
+            self.checked_canaries += 1
+            if self.canaries.setdefault(case.check, bits) != bits:
+                self.report(case, "other bits than the first time", body)
+        return None
+
+    async def watch_for_stops(self):
+        while True:
+            before = time.monotonic()
+            await asyncio.sleep(0.2)
+            if time.monotonic() - before > 3:
+                self.freezes += 1
+                self.thawed = time.monotonic()
+
+    def sample(self):
+        text = pathlib.Path(f"/proc/{self.pid}/status").read_text()
+        value = {k: int(v) for k, v in re.findall(r"^(\w+):\s+(\d+)", text, re.M)}
+        ticks = pathlib.Path(f"/proc/{self.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return {"s": round(time.monotonic() - self.begin, 1), "rss_mib": round(value["VmRSS"] / 1024, 2),
+                "anon_mib": round(value["RssAnon"] / 1024, 2), "threads": value["Threads"],
+                "files": len(os.listdir(f"/proc/{self.pid}/fd")), "answers": sum(self.statuses.values()),
+                "cpu_s": (int(ticks[11]) + int(ticks[12])) / os.sysconf("SC_CLK_TCK")}
+
+    async def run(self):
+        await asyncio.sleep(0.5)  # the connections of the start are closed
+        first = self.sample()
+        watcher = asyncio.create_task(self.watch_for_stops())
+        clients = [asyncio.create_task(self.client(i)) for i in range(self.args.clients)]
+        while time.monotonic() < self.deadline and pathlib.Path(f"/proc/{self.pid}/fd").exists():
+            await asyncio.sleep(self.args.minutes / 4 if self.args.minutes < 20 else 10)
+            try:
+                self.samples.append(self.sample())
+            except (OSError, KeyError):  # it died
+                break
+            if self.args.record:
+                pathlib.Path(self.args.record).write_text(json.dumps(self.result(first)))
+        await asyncio.gather(*clients)
+        watcher.cancel()
+
+        left = None
+        for _ in range(300):
+            try:
+                sequences = sum([await metric(self.port, "vllm:num_requests_" + k) for k in ("running", "waiting")])
+                await asyncio.sleep(0.1)  # the server closes the connection
+                left = {"sequences": sequences, "files": self.sample()["files"] - first["files"]}
+            except (OSError, KeyError):
+                break
+            if left["sequences"] == 0 and left["files"] <= 0:
+                break
+        return {**self.result(first), "left": left}
+
+    def result(self, first):
+        third = max(1, len(self.samples) // 3)
+        parts = {"first": self.samples[:third], "middle": self.samples[third:2 * third] or self.samples, "last": self.samples[-third:]}
+        peak = {k: max(s["rss_mib"] for s in v) for k, v in parts.items()}
+        middle, last = parts["middle"], parts["last"]
+        growth = statistics.median(s["anon_mib"] for s in last) - statistics.median(s["anon_mib"] for s in middle)
+        answers = statistics.median(s["answers"] for s in last) - statistics.median(s["answers"] for s in middle)
+        end = self.samples[-1]
+        return {"seconds": end["s"], "answers": end["answers"], "statuses": dict(sorted(self.statuses.items())),
+                "requests": dict(sorted(self.kinds.items())), "unexpected": self.unexpected,
+                "answers_parsed": self.parsed, "same_bits": self.checked_canaries, "times_stopped": self.freezes,
+                "server_cpu_s": end["cpu_s"], "files_most": max(s["files"] for s in self.samples),
+                "rss_mib": {"start": first["rss_mib"], **peak}, "flat": peak["last"] <= 1.05 * peak["middle"],
+                "anon_growth_bytes_per_answer": round(growth * MIB / answers, 1) if answers else None,
+                "samples": thinned(self.samples)}
+
+
+def thinned(samples, most=120):
+    step = -(-len(samples) // most)
+    return samples[step - 1::step]
+
+
+def whole_body(answer):
+    """The body of the last response of a connection, None if it is not complete."""
+    head, _, body = answer[answer.rindex(b"HTTP/1.1 "):].partition(b"\r\n\r\n")
+    length = re.search(rb"content-length: (\d+)", head.lower())
+    if length:
+        return body if len(body) == int(length.group(1)) else None
+    return body if body.endswith(b"0\r\n\r\n") else None
 
 
 async def metric(port, name):
@@ -93,22 +189,19 @@ async def metric(port, name):
     return sum(float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.startswith(name + "{"))
 
 
-async def soak(port, pid, args):
-    deadline = time.monotonic() + 60 * args.minutes
-    counts, samples = {}, []
-    clients = [asyncio.create_task(client(port, random.Random(args.seed * 1000 + i), deadline, counts))
-               for i in range(args.clients)]
-    while time.monotonic() < deadline:
-        await asyncio.sleep(min(1, 60 * args.minutes / 60))
-        samples.append(rss_mib(pid))
-    await asyncio.gather(*clients)
-    left = None
-    for _ in range(100):
-        left = await metric(port, "vllm:num_requests_running") + await metric(port, "vllm:num_requests_waiting")
-        if left == 0:
-            break
-        await asyncio.sleep(0.1)
-    return counts, samples, left
+def start(args, port, log):
+    command = [args.mete, "serve", "-m", args.model, "--port", str(port), "-np", "8", "-c", "512", "--chat-template", "chatml",
+               "--max-queue", "16", "--timeout", "20", "--max-body", str(args.max_body), "--log-format", "json"]
+    if args.threads:
+        command += ["-t", str(args.threads)]
+    process = subprocess.Popen(command, stderr=log)
+    for _ in range(1200):
+        try:
+            asyncio.run(metric(port, "vllm:num_requests_running"))
+            return process
+        except OSError:
+            time.sleep(0.1)
+    raise SystemExit("the server did not start")
 
 
 def main():
@@ -117,30 +210,41 @@ def main():
     p.add_argument("--mete", default=str(ROOT / "build/release/mete"))
     p.add_argument("--minutes", type=float, default=2)
     p.add_argument("--clients", type=int, default=24)
+    p.add_argument("--pause", type=float, default=0, help="mean seconds that a client waits between requests")
+    p.add_argument("--tokens", type=lambda s: [int(x) for x in s.split(",")], default=[1, 8, 32, 64],
+                   help="lengths of answers to choose from")
+    p.add_argument("--max-body", type=int, default=1, help="the server's longest body, MiB")
+    p.add_argument("-t", "--threads", type=int)
     p.add_argument("--seed", type=int, default=1)
-    p.add_argument("--log", default="/dev/null")
+    p.add_argument("--log", help="file for the server's log")
+    p.add_argument("--record", help="JSON file for the figures, written again at every sample")
+    p.add_argument("--commit", default="", help="what the binary was built from, for the record")
     args = p.parse_args()
     port = free_port()
-    with open(args.log, "wb") as log:
-        process = subprocess.Popen([args.mete, "serve", "-m", args.model, "--port", str(port), "-np", "8", "-c", "512",
-                                    "--chat-template", "chatml", "--max-queue", "16", "--timeout", "20"], stderr=log)
-        for _ in range(600):
-            try:
-                asyncio.run(metric(port, "vllm:num_requests_running"))
-                break
-            except OSError:
-                time.sleep(0.1)
-        counts, samples, left = asyncio.run(soak(port, process.pid, args))
+    with open(args.log, "w+b") if args.log else tempfile.TemporaryFile() as log:
+        process = start(args, port, log)
+        result = asyncio.run(Soak(args, port, process.pid).run())
         alive = process.poll() is None
         process.terminate()
-        code = process.wait(timeout=60)
-    third = max(1, len(samples) // 3)
-    middle, last = max(samples[third:2 * third] or [0]), max(samples[-third:])
-    flat = last <= 1.05 * middle
-    failed = counts.get("500", 0)
-    print(json.dumps({"minutes": args.minutes, "answers": counts, "alive": alive, "exit_code": code, "sequences_left": left,
-                      "rss_mib": {"first": samples[0], "middle_third": middle, "last_third": last}, "flat": flat}, indent=1))
-    return 0 if alive and code == 0 and left == 0 and flat and not failed else 1
+        try:
+            code = process.wait(timeout=120)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            code = None
+        log.seek(0)
+        errors = [line.decode(errors="replace") for line in log if not line.startswith(b"{") or b'"level":"error"' in line]
+    with open(args.mete, "rb") as f:
+        binary = hashlib.sha256(f.read()).hexdigest()[:16]
+    passed = bool(alive and code == 0 and result["flat"] and not result["unexpected"] and not errors and
+                  result["left"] and result["left"]["sequences"] == 0 and result["left"]["files"] <= 0)
+    result = {"passed": passed, "model": pathlib.Path(args.model).name, "commit": args.commit, "binary_sha256": binary,
+              "clients": args.clients, "pause_s": args.pause, "seed": args.seed, "alive": alive, "exit_code": code,
+              "errors_logged": errors[:50], **result}
+    if args.record:
+        pathlib.Path(args.record).write_text(json.dumps(result, indent=1) + "\n")
+    del result["samples"]
+    print(json.dumps(result, indent=1))
+    return 0 if passed else 1
 
 
 if __name__ == "__main__":

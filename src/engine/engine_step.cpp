@@ -320,7 +320,10 @@ void Engine::finish_row(const Granted& granted) {
         append_logprobs(runtime_.context(), {logits, vocab}, token, seq.request.top_logprobs, top_);
   }
   seq.sampler->accept(token);
-  if (seq.grammar && !event.end_token) METE_CHECK(seq.grammar->accept(token));
+  if (seq.grammar && !event.end_token && !seq.grammar->accept(token)) {
+    return fail(seq, fmt::format("the grammar is too ambiguous to be followed beyond position {}",
+                                 seq.tokens.size()));
+  }
   const double now = now_seconds();
   seq.ledger.sample_s += granted.sample_s;
   runtime_.ledger().add(Counter::kGeneratedTokens, 1);

@@ -17,10 +17,10 @@ class GrammarState {
  public:
   virtual ~GrammarState() = default;
   /// Tokens that may come next, end-of-generation tokens among them where the text may end:
-  /// [(vocab + 63) / 64] words, bits beyond the vocabulary 0. Valid until the next call on any state of the
-  /// same grammar.
+  /// [(vocab + 63) / 64] words, bits beyond the vocabulary 0. Valid until the next call on this state.
   virtual std::span<const uint64_t> mask() = 0;
-  /// Goes on by one token; false, and nothing changed, if it is not allowed.
+  /// Goes on by one token; false, and nothing changed, if it is not allowed, or if the grammar cannot be
+  /// followed any further in the memory that it may take.
   virtual bool accept(int32_t token) = 0;
   /// The text is complete and nothing but its end may follow.
   virtual bool is_done() const = 0;

@@ -10,6 +10,7 @@ namespace {
 constexpr size_t kMaxStacks = 4096;  // of one state, and frames looked at to find them: 16 times as many
 constexpr size_t kMaxNodes = size_t{1} << 20;   // all stacks
 constexpr size_t kMaxStates = size_t{1} << 16;  // tables take 1 KiB each
+constexpr size_t kEntryBytes = 40;              // of a hash table, beside the value
 
 }  // namespace
 
@@ -55,12 +56,15 @@ GrammarAutomaton::State GrammarAutomaton::state_of(std::span<const Stack> stacks
   StateData data;
   data.stacks.assign(stacks.begin(), stacks.end());
   data.complete = complete;
+  bytes_ +=
+      sizeof(StateData) + kEntryBytes + sizeof(std::vector<int32_t>) + 2 * stacks.size() * sizeof(Stack);
   states_.push_back(std::move(data));
   return it->second;
 }
 
 int32_t* GrammarAutomaton::make_table(StateData& data) {
   data.table.reset(new int32_t[256]);
+  bytes_ += 256 * sizeof(int32_t);
   std::fill_n(data.table.get(), 256, kUnknown);
   return data.table.get();
 }
@@ -88,6 +92,7 @@ GrammarAutomaton::Stack GrammarAutomaton::push(int32_t position, Stack below) {
     return kBottom;
   }
   nodes_.push_back({position, below});
+  bytes_ += sizeof(Node) + kEntryBytes + sizeof(uint64_t);
   return it->second;
 }
 

@@ -43,6 +43,8 @@ class GrammarAutomaton {
   /// A state had to be cut because the grammar is too ambiguous, or memory has run out; from then on steps
   /// lead to kDead.
   bool exhausted() const { return exhausted_; }  // from any thread
+  /// Memory of the stacks and states so far, about; from any thread.
+  size_t bytes() const { return bytes_; }
 
  private:
   static constexpr int32_t kUnknown = -1;
@@ -79,6 +81,7 @@ class GrammarAutomaton {
   std::unordered_map<std::vector<int32_t>, State, StacksHash> state_numbers_;  // key: stacks, then complete
   State start_ = -1;
   std::atomic<bool> exhausted_ = false;
+  std::atomic<size_t> bytes_ = 0;
   // Of the running closure.
   std::vector<uint32_t> seen_;  // per node: the closure that saw it
   uint32_t closure_ = 0;

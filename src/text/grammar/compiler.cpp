@@ -9,14 +9,19 @@
 namespace mete {
 namespace {
 
-constexpr size_t kKept = 64;  // grammars
+constexpr size_t kKept = 64;                        // grammars
+constexpr size_t kKeptBytes = size_t{64} << 20;     // of all kept grammars
+constexpr size_t kGrammarBytes = size_t{16} << 20;  // of one; then it is compiled anew for the next request
 
 class CompiledState final : public GrammarState {
  public:
   CompiledState(std::shared_ptr<GrammarMatcher> matcher, const Tokenizer& tokenizer)
       : matcher_(std::move(matcher)), tokenizer_(tokenizer), state_(matcher_->automaton().start()) {}
 
-  std::span<const uint64_t> mask() override { return matcher_->mask(state_); }
+  std::span<const uint64_t> mask() override {
+    mask_ = matcher_->mask(state_);
+    return *mask_;
+  }
   bool accept(int32_t token) override {
     if (tokenizer_.is_special(token) || tokenizer_.is_end_of_generation(token)) return false;
     const std::string_view piece = tokenizer_.piece(token);
@@ -34,6 +39,7 @@ class CompiledState final : public GrammarState {
   std::shared_ptr<GrammarMatcher> matcher_;
   const Tokenizer& tokenizer_;
   GrammarAutomaton::State state_;
+  std::shared_ptr<const GrammarMatcher::Mask> mask_;  // the last one asked for
 };
 
 class CompiledGrammar final : public Grammar {
@@ -64,10 +70,9 @@ GrammarCompiler::~GrammarCompiler() = default;
 
 Result<std::shared_ptr<const Grammar>> GrammarCompiler::gbnf(std::string_view text) {
   const std::lock_guard lock(mutex_);
+  drop_large();
   const auto known = std::find_if(kept_.begin(), kept_.end(), [&](const Entry& e) { return e.text == text; });
-  if (known != kept_.end() && known->matcher->automaton().exhausted()) {
-    kept_.erase(known);  // states that still use it end; new ones get a new chance
-  } else if (known != kept_.end()) {
+  if (known != kept_.end()) {
     kept_.splice(kept_.begin(), kept_, known);
     return kept_.front().grammar;
   }
@@ -81,6 +86,19 @@ Result<std::shared_ptr<const Grammar>> GrammarCompiler::gbnf(std::string_view te
   kept_.push_front({std::string(text), std::make_shared<CompiledGrammar>(matcher, tokenizer_), matcher});
   if (kept_.size() > kKept) kept_.pop_back();
   return kept_.front().grammar;
+}
+
+/// Grammars grow while they are used. States of a dropped one go on with it and then free it.
+void GrammarCompiler::drop_large() {
+  kept_.remove_if([](const Entry& e) {
+    return e.matcher->automaton().exhausted() || e.matcher->bytes() > kGrammarBytes;
+  });
+  size_t bytes = 0;
+  const auto first = std::find_if(kept_.begin(), kept_.end(), [&](const Entry& e) {
+    bytes += e.matcher->bytes();
+    return bytes > kKeptBytes;
+  });
+  kept_.erase(first, kept_.end());
 }
 
 Result<std::shared_ptr<const Grammar>> GrammarCompiler::json_schema(std::string_view schema) {

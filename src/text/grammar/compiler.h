@@ -36,6 +36,8 @@ class GrammarCompiler {
     std::shared_ptr<const Grammar> grammar;
     std::shared_ptr<GrammarMatcher> matcher;  // its own
   };
+  void drop_large();
+
   const Tokenizer& tokenizer_;
   std::mutex mutex_;
   std::shared_ptr<const VocabTree> tree_;  // made for the first grammar

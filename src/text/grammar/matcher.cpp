@@ -31,9 +31,10 @@ GrammarAutomaton::State GrammarMatcher::advance(GrammarAutomaton::State state, s
   return state;
 }
 
-std::span<const uint64_t> GrammarMatcher::mask(GrammarAutomaton::State state) {
+std::shared_ptr<const GrammarMatcher::Mask> GrammarMatcher::mask(GrammarAutomaton::State state) {
   if (const auto known = masks_.find(state); known != masks_.end()) return known->second;
-  Mask mask(words_, 0);
+  auto made = std::make_shared<Mask>(words_, 0);
+  Mask& mask = *made;
   const std::span<const GrammarAutomaton::Stack> all = automaton_.stacks(state);
   const std::vector<GrammarAutomaton::Stack> stacks(all.begin(), all.end());  // the automaton grows meanwhile
   for (const GrammarAutomaton::Stack stack : stacks) {
@@ -47,7 +48,9 @@ std::span<const uint64_t> GrammarMatcher::mask(GrammarAutomaton::State state) {
     for (const int32_t token : end_tokens_) set(mask, token);
   }
   if (masks_.size() >= kMasks) masks_.clear();
-  return masks_.emplace(state, std::move(mask)).first->second;
+  masks_.emplace(state, made);
+  masks_bytes_ = masks_.size() * words_ * sizeof(uint64_t);
+  return made;
 }
 
 /// The top of `stack`, as few frames as leave few tokens undecided, and the stack below it.
@@ -63,6 +66,8 @@ const GrammarMatcher::Top& GrammarMatcher::top_below(GrammarAutomaton::Stack sta
       Top top;
       if (!classify(key, used < depth ? kEscapeLimit : INT64_MAX, top)) continue;
       known = tops_.emplace(key, std::move(top)).first;
+      const Top& kept = known->second;
+      tops_bytes_ += sizeof(Top) + 64 + 4 * (kept.few.size() + kept.escapes.size()) + 8 * kept.many.size();
     }
     *below = stack;
     for (int i = 0; i < used; ++i) *below = automaton_.below(*below);

@@ -3,6 +3,7 @@
 // tokens that run past the top are followed with the real stack below it.
 #pragma once
 
+#include <atomic>
 #include <memory>
 #include <span>
 #include <string_view>
@@ -20,13 +21,15 @@ class GrammarMatcher {
                  std::vector<int32_t> end_tokens);
 
   GrammarAutomaton& automaton() { return automaton_; }
-  /// [(vocab + 63) / 64] words; valid until the next call.
-  std::span<const uint64_t> mask(GrammarAutomaton::State state);
+  using Mask = std::vector<uint64_t>;
+  /// [(vocab + 63) / 64] words.
+  std::shared_ptr<const Mask> mask(GrammarAutomaton::State state);
   /// State after these bytes; kDead if they cannot follow.
   GrammarAutomaton::State advance(GrammarAutomaton::State state, std::string_view bytes);
+  /// Memory of what has been worked out, without the vocabulary's tree; from any thread.
+  size_t bytes() const { return automaton_.bytes() + tops_bytes_ + masks_bytes_; }
 
  private:
-  using Mask = std::vector<uint64_t>;
   /// What the vocabulary does within the top of a stack.
   struct Top {
     std::vector<int32_t> few;      ///< allowed tokens, if there are few
@@ -44,7 +47,8 @@ class GrammarMatcher {
   size_t words_;
   std::unordered_map<GrammarAutomaton::Stack, Top> tops_;    // by top alone
   std::unordered_map<GrammarAutomaton::Stack, int> frames_;  // by top-most frame: frames that were enough
-  std::unordered_map<GrammarAutomaton::State, Mask> masks_;
+  std::unordered_map<GrammarAutomaton::State, std::shared_ptr<const Mask>> masks_;
+  std::atomic<size_t> tops_bytes_ = 0, masks_bytes_ = 0;
   std::vector<int32_t> path_, outer_path_;
 };
 
