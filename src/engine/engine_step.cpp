@@ -315,15 +315,15 @@ void Engine::finish_row(const Granted& granted) {
                             seq.grammar ? "grammar and the logit bias ban" : "logit bias bans"));
   }
   TokenEvent event{seq.id, token, runtime_.tokenizer().is_end_of_generation(token), FinishReason::kNone};
+  if (seq.grammar && !event.end_token && !seq.grammar->accept(token)) {
+    return fail(seq, fmt::format("the grammar is too ambiguous to be followed beyond position {}",
+                                 seq.tokens.size()));
+  }
   if (seq.request.top_logprobs >= 0) {
     event.logprob =
         append_logprobs(runtime_.context(), {logits, vocab}, token, seq.request.top_logprobs, top_);
   }
   seq.sampler->accept(token);
-  if (seq.grammar && !event.end_token && !seq.grammar->accept(token)) {
-    return fail(seq, fmt::format("the grammar is too ambiguous to be followed beyond position {}",
-                                 seq.tokens.size()));
-  }
   const double now = now_seconds();
   seq.ledger.sample_s += granted.sample_s;
   runtime_.ledger().add(Counter::kGeneratedTokens, 1);

@@ -279,10 +279,11 @@ TEST_F(EngineTest, EmbeddingsDoNotDependOnChunksOrCompany) {
   }
 }
 
-/// Allows the tokens of one list in turn, and then the end.
+/// Allows the tokens of one list in turn, and then the end. Follows no more than `limit` of them.
 class ListGrammar : public Grammar {
  public:
-  explicit ListGrammar(std::vector<int32_t> list) : list_(std::move(list)) {}
+  explicit ListGrammar(std::vector<int32_t> list, size_t limit = SIZE_MAX)
+      : list_(std::move(list)), limit_(limit) {}
   std::unique_ptr<GrammarState> make_state() const override { return std::make_unique<State>(*this); }
 
  private:
@@ -295,7 +296,9 @@ class ListGrammar : public Grammar {
       mask_[token / 64] |= uint64_t{1} << (token % 64);
       return mask_;
     }
-    bool accept(int32_t token) override { return token == grammar_.list_[at_] && ++at_ > 0; }
+    bool accept(int32_t token) override {
+      return at_ < grammar_.limit_ && token == grammar_.list_[at_] && ++at_ > 0;
+    }
     bool is_done() const override { return at_ == grammar_.list_.size(); }
 
    private:
@@ -304,6 +307,7 @@ class ListGrammar : public Grammar {
     size_t at_ = 0;
   };
   std::vector<int32_t> list_;
+  size_t limit_;
 };
 
 TEST_F(EngineTest, AGrammarDecidesGreedyAndSampledAlike) {
@@ -315,6 +319,17 @@ TEST_F(EngineTest, AGrammarDecidesGreedyAndSampledAlike) {
     EXPECT_EQ(o.tokens, (std::vector<int32_t>{1, 2, 3, 250, 64, 63, 319}));
     EXPECT_EQ(o.reason, FinishReason::kStop);
   }
+}
+
+TEST_F(EngineTest, AGrammarThatCannotGoOnEndsItsSequenceAlone) {
+  Request bad = request({1, 2, 3}, 20);
+  bad.grammar = std::make_shared<ListGrammar>(std::vector<int32_t>{250, 64, 63, 319}, 2);
+  const Request other = request({4, 5}, 10);
+  const std::vector<Outcome> both = run_fresh({bad, other});
+  EXPECT_EQ(both[0].reason, FinishReason::kError);
+  EXPECT_EQ(both[0].tokens, (std::vector<int32_t>{1, 2, 3, 250, 64}));
+  EXPECT_EQ(both[1], run_fresh({other})[0]);
+  EXPECT_EQ(runtime_->kv().bytes(), 0u);
 }
 
 }  // namespace

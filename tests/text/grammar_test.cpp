@@ -249,5 +249,44 @@ TEST(GrammarCompiler, EqualTextsAreCompiledOnce) {
   EXPECT_NE(a, compiler.gbnf("root ::= \"b\"").value());
 }
 
+int32_t one_token(const Tokenizer& t, std::string_view text) {
+  std::vector<int32_t> ids;
+  t.encode(text, false, ids);
+  return ids.at(0);
+}
+
+TEST(GrammarCompiler, MasksOfStatesOutliveEachOther) {
+  const std::unique_ptr<Tokenizer> t = small_tokenizer();
+  GrammarCompiler compiler(*t);
+  const auto grammar = compiler.gbnf("root ::= \"a\" root \"b\" | \"c\"").value();
+  const auto first = grammar->make_state(), second = grammar->make_state();
+  ASSERT_TRUE(first->accept(one_token(*t, "a")));
+  ASSERT_TRUE(first->accept(one_token(*t, "c")));
+  const std::span<const uint64_t> mask = first->mask();
+  const std::vector<uint64_t> expected(mask.begin(), mask.end());
+  for (int i = 0; i < 400; ++i) {  // each place has a mask of its own: more than are kept
+    second->mask();
+    ASSERT_TRUE(second->accept(one_token(*t, "a")));
+  }
+  EXPECT_EQ(std::vector<uint64_t>(mask.begin(), mask.end()), expected);
+}
+
+TEST(GrammarCompiler, AGrammarThatHasGrownIsCompiledAnew) {
+  const std::unique_ptr<Tokenizer> t = small_tokenizer();
+  GrammarCompiler compiler(*t);
+  const std::string text = "root ::= \"a\" root \"b\" | \"c\"";
+  const auto grammar = compiler.gbnf(text).value();
+  const auto state = grammar->make_state();
+  const int32_t token = one_token(*t, "a");
+  int accepted = 0;
+  for (; accepted < 1000; ++accepted) ASSERT_TRUE(state->accept(token));
+  EXPECT_EQ(grammar, compiler.gbnf(text).value());
+  for (; accepted < 1 << 20 && state->accept(token); ++accepted) {
+  }
+  EXPECT_LT(accepted, 1 << 20);  // it takes a bounded memory
+  EXPECT_NE(grammar, compiler.gbnf(text).value());
+  EXPECT_TRUE(compiler.gbnf(text).value()->make_state()->accept(token));
+}
+
 }  // namespace
 }  // namespace mete
