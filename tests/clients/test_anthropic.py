@@ -1,4 +1,5 @@
 """The official Anthropic Python client against a running server (METE_URL)."""
+import asyncio
 import os
 
 import anthropic
@@ -35,6 +36,39 @@ def test_tool_results_and_stop_sequences():
                   {"role": "assistant", "content": [{"type": "tool_use", "id": "t1", "name": "clock", "input": {}}]},
                   {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t1", "content": "noon"}]}])
     assert answer.stop_reason in ("end_turn", "max_tokens", "stop_sequence")
+
+
+CLOCK = {"name": "clock", "description": "the time in a zone", "input_schema": {
+    "type": "object", "properties": {"zone": {"enum": ["UTC", "CET"]}}, "required": ["zone"], "additionalProperties": False}}
+
+
+@pytest.mark.parametrize("choice", [{"type": "any"}, {"type": "tool", "name": "clock"}])
+def test_tool_use_whole_and_streamed(choice):
+    settings = {"model": MODEL, "max_tokens": 100, "tools": [CLOCK], "tool_choice": choice,
+                "messages": [{"role": "user", "content": "What time is it in UTC?"}]}
+    whole = client.messages.create(**settings)
+    assert whole.stop_reason == "tool_use"
+    use = whole.content[-1]
+    assert use.type == "tool_use" and use.name == "clock" and use.input["zone"] in ("UTC", "CET")
+    with client.messages.stream(**settings) as stream:
+        final = stream.get_final_message()
+    assert (final.stop_reason, final.content[-1].name, final.content[-1].input) == ("tool_use", use.name, use.input)
+    counted = client.messages.count_tokens(model=MODEL, messages=settings["messages"], tools=[CLOCK])
+    assert counted.input_tokens >= client.messages.count_tokens(model=MODEL, messages=settings["messages"]).input_tokens
+
+
+def test_events_in_order():
+    events = [e.type for e in client.messages.create(model=MODEL, max_tokens=8, messages=ASK, stream=True) if e.type != "ping"]
+    assert events[:2] == ["message_start", "content_block_start"]
+    assert events[-3:] == ["content_block_stop", "message_delta", "message_stop"]
+
+
+def test_many_at_once():
+    async def all_of_them():
+        async with anthropic.AsyncAnthropic(base_url=os.environ["METE_URL"], api_key="none", max_retries=0) as several:
+            return await asyncio.gather(*(several.messages.create(model=MODEL, max_tokens=8, messages=ASK) for _ in range(12)))
+
+    assert len({a.content[0].text for a in asyncio.run(all_of_them())}) == 1
 
 
 def test_errors_are_the_clients_own():
