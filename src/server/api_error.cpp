@@ -55,6 +55,7 @@ std::string openai_error_body(const ApiError& error) {
                 {"code", error.code.empty() ? Json(nullptr) : Json(error.code)}};
   if (!error.found.is_null()) inner["found"] = error.found;
   if (!error.expected.is_null()) inner["expected"] = error.expected;
+  inner.update(error.more);
   return to_text({{"error", std::move(inner)}});
 }
 
@@ -68,6 +69,7 @@ std::string anthropic_error_body(const ApiError& error, const std::string& reque
   if (!error.field.empty()) inner["param"] = error.field;
   if (!error.found.is_null()) inner["found"] = error.found;
   if (!error.expected.is_null()) inner["expected"] = error.expected;
+  inner.update(error.more);
   return to_text({{"type", "error"}, {"error", std::move(inner)}, {"request_id", request_id}});
 }
 

@@ -16,11 +16,12 @@ using Json = nlohmann::ordered_json;
 struct ApiError {
   int status = 400;
   std::string type = "invalid_request_error";
-  std::string code;       ///< a stable word, e.g. "model_not_found"
-  std::string field;      ///< path of the field, or ""
-  std::string message;    ///< names the field, what was found, what was expected
-  Json found, expected;   ///< null where there is nothing to say
-  int retry_after_s = 0;  ///< > 0: header Retry-After
+  std::string code;            ///< a stable word, e.g. "model_not_found"
+  std::string field;           ///< path of the field, or ""
+  std::string message;         ///< names the field, what was found, what was expected
+  Json found, expected;        ///< null where there is nothing to say
+  Json more = Json::object();  ///< further fields of the error object
+  int retry_after_s = 0;       ///< > 0: header Retry-After
 };
 
 /// A value or an ApiError.

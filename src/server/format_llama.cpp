@@ -47,6 +47,7 @@ Json generation_settings_json(const SamplingParams& s, int64_t max_tokens, const
   for (const auto& [id, value] : s.logit_bias) {
     bias.push_back({{"token", id}, {"bias", std::isfinite(value) ? Json(value) : Json(false)}});
   }
+  for (const int32_t id : request->banned_ends) bias.push_back({{"token", id}, {"bias", nullptr}});
   return out;
 }
 

@@ -13,6 +13,8 @@
 
 namespace mete {
 
+class Tokenizer;
+
 enum class Api {
   kChat,        ///< /v1/chat/completions
   kCompletion,  ///< /v1/completions
@@ -57,6 +59,7 @@ struct Generation {
   bool random_seed = false;  ///< the client asked for a seed to be drawn
   int64_t max_tokens = -1;
   bool ignore_eos = false;
+  std::vector<int32_t> banned_ends;  ///< with ignore_eos: what it bans, to be shown
   int32_t n = 1;
   std::vector<std::string> stops;
   OutputFormat format;
@@ -79,7 +82,9 @@ struct ApiDefaults {
   SamplingParams sampling;
   bool random_seed = false;
   int64_t max_tokens = -1;
-  int64_t vocab = 0;  ///< number of token ids
+  int64_t vocab = 0;                     ///< number of token ids
+  const Tokenizer* tokenizer = nullptr;  ///< of biases on text; null: none
+  std::vector<int32_t> end_tokens;       ///< that ignore_eos bans
 };
 
 // Bounds on what one request may hold; more is an error that names the bound.

@@ -1,9 +1,11 @@
+#include <algorithm>
 #include <charconv>
 #include <cmath>
 #include <limits>
 
 #include "sample/order.h"
 #include "server/generation.h"
+#include "text/tokenizer.h"
 
 namespace mete {
 namespace {
@@ -11,7 +13,8 @@ namespace {
 constexpr double kAny = 1e30;
 constexpr int64_t kHuge = int64_t{1} << 31;
 
-/// {"token id": bias} as OpenAI has it, or [[id, bias or false], ...] as llama-server has it.
+/// {"token id": bias} as OpenAI has it, or [[id, bias or false], ...] as llama-server has it; a text in the
+/// place of an id is each of its tokens.
 void read_logit_bias(Fields& fields, const ApiDefaults& defaults, SamplingParams& out) {
   const char* name = "logit_bias";
   const Json* value = fields.find(name);
@@ -21,7 +24,8 @@ void read_logit_bias(Fields& fields, const ApiDefaults& defaults, SamplingParams
   if (value->size() > static_cast<size_t>(kMaxLogitBias)) {
     return fields.fail(name, *value, fmt::format("at most {} entries", kMaxLogitBias));
   }
-  const std::string ids = fmt::format("token ids from 0 to {}", defaults.vocab - 1);
+  const std::string ids =
+      fmt::format("token ids from 0 to {}{}", defaults.vocab - 1, defaults.tokenizer ? ", or texts" : "");
   const auto add = [&](int64_t id, const Json& bias, const Json& found) {
     const bool ban = bias.is_boolean() && !bias.get<bool>();
     if (id < 0 || id >= defaults.vocab) return fields.fail(name, found, ids);
@@ -31,16 +35,33 @@ void read_logit_bias(Fields& fields, const ApiDefaults& defaults, SamplingParams
     out.logit_bias.emplace_back(static_cast<int32_t>(id),
                                 ban ? -std::numeric_limits<float>::infinity() : static_cast<float>(x));
   };
+  const auto add_text = [&](const std::string& text, const Json& bias) {
+    if (defaults.tokenizer == nullptr) return fields.fail(name, text, ids);
+    std::vector<int32_t> tokens;
+    defaults.tokenizer->encode(text, false, tokens);
+    if (tokens.size() >
+        static_cast<size_t>(kMaxLogitBias) - std::min(out.logit_bias.size(), size_t{kMaxLogitBias})) {
+      return fields.fail(name, *value, fmt::format("at most {} tokens", kMaxLogitBias));
+    }
+    for (const int32_t id : tokens) add(id, bias, text);
+  };
   if (value->is_object()) {
     for (const auto& [key, bias] : value->items()) {
       int64_t id = -1;
       const auto [end, error] = std::from_chars(key.data(), key.data() + key.size(), id);
-      if (error != std::errc() || end != key.data() + key.size()) return fields.fail(name, key, ids);
-      add(id, bias, key);
+      if (error == std::errc() && end == key.data() + key.size()) {
+        add(id, bias, key);
+      } else {
+        add_text(key, bias);
+      }
     }
     return;
   }
   for (const Json& pair : *value) {
+    if (pair.is_array() && pair.size() == 2 && pair[0].is_string()) {
+      add_text(pair[0].get<std::string>(), pair[1]);
+      continue;
+    }
     if (!pair.is_array() || pair.size() != 2 || !pair[0].is_number_integer() ||
         (pair[0].is_number_unsigned() && pair[0].get<uint64_t>() > INT32_MAX)) {
       return fields.fail(name, pair, "pairs of a token id and a bias");
@@ -144,6 +165,7 @@ void read_sampling(Fields& fields, const ApiDefaults& defaults, Generation& out)
   read_logit_bias(fields, defaults, s);
   read_sampler_order(fields, s);
   fields.read("ignore_eos", out.ignore_eos);
+  if (out.ignore_eos) out.banned_ends = defaults.end_tokens;
   fields.read_integer("n", 1, kMaxChoices, out.n);
   fields.read_integer("priority", -1000, 1000, out.priority);
   fields.read_integer("deadline_ms", 1, int64_t{1} << 40, out.deadline_ms);

@@ -67,11 +67,23 @@ def excluded():
     return out
 
 
+def replace_numbers(unit):
+    """What depends on the model in the tests' text: llama_suite_numbers.txt has file, old and new text, two lines each."""
+    for part in (HERE / "llama_suite_numbers.txt").read_text().split("\n\n")[1:]:
+        name, old, new = part.strip("\n").split("\n")
+        text = (unit / name).read_text()
+        if old not in text:
+            raise SystemExit(f"llama_suite_numbers.txt: {name} has no {old!r}")
+        (unit / name).write_text(text.replace(old, new))
+
+
 def main():
-    suite, model = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]).resolve()
+    suite, model = pathlib.Path(sys.argv[1]).resolve(), pathlib.Path(sys.argv[2]).resolve()
     with tempfile.TemporaryDirectory() as folder:
-        copy = pathlib.Path(folder) / "tests"
+        copy = pathlib.Path(folder) / "tools/server/tests"
         shutil.copytree(suite, copy)
+        (pathlib.Path(folder) / "models").symlink_to(suite.parents[2] / "models")  # chat templates
+        replace_numbers(copy / "unit")
         wrapper = copy / "server"
         text = WRAPPER.replace("@PYTHON@", sys.executable).replace("@BINARY@", BINARY).replace("@MODEL@", str(model))
         wrapper.write_text(text)
