@@ -195,6 +195,17 @@ class Endpoints(Serve):
             "type": "json_schema", "json_schema": {"name": "x", "schema": schema}}})
         self.assertIn(json.loads(chat["choices"][0]["message"]["content"]), [{"a": 1}, {"a": 2}])
 
+    def test_biases_of_ids_and_texts(self):
+        body = {"prompt": "hello", "n_predict": 4, "temperature": 0, "ignore_eos": True}
+        free = self.server.ok("/completion", body)
+        letter = free["content"][0]
+        for bias in ([[letter, -100]], {letter: -100}, [[letter, False]]):
+            self.assertNotEqual(self.server.ok("/completion", {**body, "logit_bias": bias})["content"][0], letter)
+        shown = self.server.ok("/completion", {**body, "logit_bias": {"5": 1.5}})["generation_settings"]["logit_bias"]
+        self.assertEqual(shown[0], {"token": 5, "bias": 1.5})
+        self.assertGreater(len(shown), 1)  # and the ends that ignore_eos bans
+        self.assertTrue(all(b["bias"] is None for b in shown[1:]))
+
     def test_same_answer_alone_and_among_others(self):
         bodies = [{"prompt": "hello " * (i + 1), "n_predict": 16, "ignore_eos": True, "temperature": 1, "seed": i,
                    "return_tokens": True} for i in range(12)]
@@ -278,7 +289,12 @@ class Refusals(Serve):
         self.refused(chat, {"messages": [{"role": "user", "content": [
             {"type": "image_url", "image_url": {"url": "http://127.0.0.1/"}}]}]}, 400, "messages[0].content[0].type")
         self.refused("/completion", {"prompt": "word " * 400}, 400, code="context_length_exceeded", text="256")
+        error = self.server.post("/completion", {"prompt": "word " * 400})[1]["error"]
+        self.assertEqual(error["n_ctx"], 256)
+        self.assertEqual(error["n_prompt_tokens"], error["found"])
         self.refused("/completion", {"prompt": [10**9]}, 400, "prompt")
+        self.refused("/completion", {"prompt": "a", "logit_bias": {"999999": 1}}, 400, "logit_bias", text="or texts")
+        self.refused("/completion", {"prompt": "a", "logit_bias": {"a" * 2000: 1}}, 400, "logit_bias", text="1024")
         self.refused("/detokenize", {"tokens": [-1]}, 400, "tokens[0]")
 
     def test_anthropic_errors_have_their_own_form(self):
