@@ -35,7 +35,8 @@ class Page {
   }
   template <typename T>
   void sample(const char* name, T value, const std::string& more = "") {
-    text += fmt::format("{}{}{{{}{}}} {}\n", prefix_, name, labels_, more, value);
+    const std::string labels = labels_ + more;
+    text += fmt::format("{}{}{} {}\n", prefix_, name, labels.empty() ? "" : "{" + labels + "}", value);
   }
   template <typename T>
   void gauge(const char* name, const char* help, T value) {
@@ -154,8 +155,9 @@ std::string Metrics::page(const MetricsInput& in, bool llama_names) const {
   own.counter("prefilled_tokens_total", "Rows of prompts that were computed.", s.prefilled_tokens);
   if (!llama_names) return p.text + own.text;
 
-  Page l("llamacpp:", labels);
+  Page l("llamacpp:", "");  // they have no labels
   l.counter("prompt_tokens_total", "Number of prompt tokens processed.", s.prefilled_tokens);
+  l.counter("prompt_tokens_cached_total", "Prompt tokens found in the prefix cache.", s.cache_hit_tokens);
   l.counter("prompt_seconds_total", "Prompt process time.", prefill_seconds.load());
   l.counter("tokens_predicted_total", "Number of generation tokens processed.", s.generated_tokens);
   l.counter("tokens_predicted_seconds_total", "Predict process time.", decode_seconds.load());

@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <ctime>
 #include <exception>
 #include <memory>
 #include <optional>
@@ -118,6 +119,7 @@ class Service final : public HttpHandler {
   void on_loaded(std::exception_ptr error);
 
   ServiceConfig config_;
+  const int64_t started_unix_ = static_cast<int64_t>(std::time(nullptr));
   EngineConfig engine_;
   bool can_set_memory_;
   Log& log_;

@@ -212,6 +212,8 @@ void Service::metrics_page(const CallPtr& call) {
   HttpResponse response;
   response.content_type = "text/plain; version=0.0.4; charset=utf-8";
   response.body = metrics_.page(input, config_.llama_metrics);
+  if (config_.llama_metrics)
+    response.headers.emplace_back("Process-Start-Time-Unix", std::to_string(started_unix_));
   reply(call, std::move(response));
 }
 

@@ -368,6 +368,16 @@ class Limits(unittest.TestCase):
             status, headers, _ = server.request("OPTIONS", "/completion", headers={"Origin": "http://b.example"})
             self.assertNotIn("Access-Control-Allow-Origin", headers)
 
+    def test_llama_metrics_by_flag(self):
+        with Server(*options(), "--llama-metrics") as server:
+            for _ in range(2):  # the second finds the first one's prompt
+                server.ok("/completion", {"prompt": "hello " * 20, "n_predict": 4, "ignore_eos": True})
+            _, headers, body = server.request("GET", "/metrics")
+            values = dict(line.split(" ") for line in body.decode().splitlines() if line.startswith("llamacpp:"))
+            self.assertEqual(values["llamacpp:tokens_predicted_total"], "8")
+            self.assertGreater(int(values["llamacpp:prompt_tokens_cached_total"]), 0)
+            self.assertLess(abs(int(headers["Process-Start-Time-Unix"]) - time.time()), 600)
+
     def test_queue_bound_then_429(self):
         with Server(*options(parallel=1), "--max-queue", 1) as server:
             long = {"prompt": "hello", "n_predict": 200, "ignore_eos": True}
