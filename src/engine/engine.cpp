@@ -23,7 +23,8 @@ Engine::Engine(Runtime& runtime, const EngineConfig& config) : runtime_(runtime)
   if (c.prompt_rows == 0) c.prompt_rows = c.step_rows;
   if (c.max_running == 0) c.max_running = runtime.max_seqs();
   checked("rows of a step", c.step_rows, 1, runtime.max_rows());
-  checked("prompt rows of a step", c.prompt_rows, 1, c.step_rows);
+  checked("prompt rows of a step", c.prompt_rows, 1, int64_t{1} << 20);
+  c.prompt_rows = std::min(c.prompt_rows, c.step_rows);  // a bound; steps may be smaller than that
   // Every running sequence gets a row in every step.
   checked("the number of sequences that run at once (-np)", c.max_running, 1, c.step_rows);
   checked("the length of the queue", c.max_queue, 0, int64_t{1} << 30);

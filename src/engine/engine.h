@@ -3,6 +3,7 @@
 
 #include <iosfwd>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <unordered_map>
@@ -32,8 +33,11 @@ struct TokenEvent {
   int32_t token;        ///< -1 if the sequence ended without one (deadline, error, an embedding)
   bool end_token;       ///< `token` ends the generation and is not part of the text
   FinishReason reason;  ///< kNone while the sequence goes on
-  float logprob = 0;    ///< of `token`, by the model's logits as they are (Request::top_logprobs >= 0)
-  std::span<const TokenLogprob> top{};  ///< the likeliest, best first, Request::top_logprobs of them
+  /// Of `token`, by the model's logits as they are (Request::top_logprobs >= 0). With post_sampling_probs its
+  /// probability among those that the sampler drew from.
+  float logprob = 0;
+  /// The likeliest, best first, Request::top_logprobs of them; with post_sampling_probs at most that many.
+  std::span<const TokenLogprob> top{};
 };
 
 /// What a server shows as gauges and counters. A slot holds one token's KV.
@@ -62,9 +66,10 @@ struct RestoredCache {
 struct PrefixIdentity;
 
 /// All calls come from one thread. Sequences wait in order of priority, then arrival, and run in steps as
-/// sched/form_batch.h says. When KV memory is full, the newest sequence of the lowest priority goes back to
-/// the queue and its tokens are computed anew later, with the same bits. KV of ended and of running sequences
-/// is found again by requests that begin with the same tokens, again with the same bits.
+/// sched/form_batch.h says. When KV memory is full, or one of better priority waits for a place, the newest
+/// sequence of the worst priority goes back to the queue and its tokens are computed anew later, with the
+/// same bits. KV of ended and of running sequences is found again by requests that begin with the same
+/// tokens, again with the same bits.
 class Engine {
  public:
   /// Throws Error(kUsage) if the configuration cannot be.
@@ -118,7 +123,7 @@ class Engine {
   void enqueue(Sequence& seq);
   void end_overdue();
   void admit();
-  bool has_room(const Sequence& seq) const;
+  std::optional<size_t> places_beside(const Sequence& seq) const;
   void prepare(Sequence& seq);
   void take_kv(Sequence& seq);
   void give_kv(Sequence& seq);
@@ -130,6 +135,8 @@ class Engine {
   void preempt_last();
   Status run_batch();
   void choose_tokens();
+  void reserve_top();
+  static void list_probs(const Granted& granted, std::span<const float> logits);
   void finish_row(const Granted& granted);
   void pool_rows(Sequence& seq, int64_t begin, int64_t rows, const float* hidden);
   void fail(Sequence& seq, std::string message);

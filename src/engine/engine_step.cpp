@@ -49,8 +49,9 @@ void Engine::run_step() {
   }
   ++counts_.steps;
   const double seconds = now_seconds() - start;
-  const int64_t vocab = runtime_.model_config().vocab, width = runtime_.model_config().d_model;
+  const int64_t width = runtime_.model_config().d_model;
   choose_tokens();
+  reserve_top();
   for (const Granted& granted : stepping_) {
     Sequence& seq = *granted.seq;
     const int64_t begin = seq.cached;
@@ -67,15 +68,17 @@ void Engine::run_step() {
       finish_row(granted);
     }
   }
-  size_t next = 0;  // the spans, now that top_ no longer grows
-  for (TokenEvent& event : events_) {
-    if (event.token < 0) continue;
-    const Sequence& seq = find(event.seq);
-    if (seq.request.top_logprobs <= 0) continue;
-    const size_t count = std::min(static_cast<size_t>(seq.request.top_logprobs), static_cast<size_t>(vocab));
-    event.top = std::span(top_).subspan(next, count);
-    next += count;
+}
+
+/// Events point into top_: it does not grow while they are made.
+void Engine::reserve_top() {
+  const auto vocab = static_cast<size_t>(runtime_.model_config().vocab);
+  size_t most = 0;
+  for (const Granted& granted : stepping_) {
+    const int32_t wanted = granted.logits_at < 0 ? 0 : granted.seq->request.top_logprobs;
+    if (wanted > 0) most += std::min(static_cast<size_t>(wanted), vocab);
   }
+  top_.reserve(most);
 }
 
 void Engine::end_overdue() {
@@ -93,9 +96,14 @@ void Engine::end_overdue() {
 }
 
 void Engine::admit() {
-  while (!waiting_.empty() && static_cast<int64_t>(running_.size()) < config_.max_running) {
+  while (!waiting_.empty()) {
     Sequence& seq = *waiting_.front();
-    if (!has_room(seq)) return;
+    const std::optional<size_t> kept = places_beside(seq);
+    if (!kept) return;
+    if (*kept < running_.size()) {  // one at a time: what that frees is known only then
+      preempt_last();
+      continue;
+    }
     waiting_.erase(waiting_.begin());
     seq.state = Sequence::State::kRunning;
     take_kv(seq);
@@ -111,22 +119,33 @@ void Engine::admit() {
   }
 }
 
-/// Whether KV memory holds all tokens of `seq` beside those of the running sequences and a page of growth for
-/// each: a sequence that starts is not soon preempted.
-bool Engine::has_room(const Sequence& seq) const {
-  if (running_.empty()) return true;
+/// How many of the running sequences, the first ones in order, go on if `seq` starts: as many as there are
+/// places, and room in KV memory for all their tokens, those of `seq` and a page of growth for each, so that
+/// what starts is not soon preempted. Only such as have a worse priority make way. None if that is not
+/// enough.
+std::optional<size_t> Engine::places_beside(const Sequence& seq) const {
+  size_t firm = running_.size();
+  while (firm > 0 && running_[firm - 1]->request.priority > seq.request.priority) --firm;
+  size_t kept = std::min(running_.size(), static_cast<size_t>(config_.max_running) - 1);
+  if (kept < firm) return std::nullopt;
   const KvCache& kv = runtime_.kv();
   const auto blocks = [&](int64_t slots) {
     return (slots + kv.config().page_slots - 1) / kv.config().page_slots;
   };
-  int64_t room = kv.free_pages() / kv.lists() - blocks(static_cast<int64_t>(seq.tokens.size())) - 1;
+  const auto needs = [&](const Sequence& s) { return blocks(static_cast<int64_t>(s.tokens.size())) + 1; };
+  int64_t room = kv.free_pages() / kv.lists() - needs(seq);
   if (cache_) {
     room += cache_->unused_blocks() + cache_->find(seq.request.cache_salt, seq.tokens).held_pages;
   }
-  for (const Sequence* other : running_) {
-    room -= blocks(static_cast<int64_t>(other->tokens.size())) - blocks(other->cached) + 1;
+  for (size_t i = 0; i < running_.size(); ++i) {
+    room += blocks(running_[i]->cached);  // shared pages count more than once: admit() looks again
+    if (i < kept) room -= needs(*running_[i]);
   }
-  return room >= 0;
+  for (; room < 0 && kept > 0; --kept) {
+    if (kept == firm) return std::nullopt;
+    room += needs(*running_[kept - 1]);
+  }
+  return kept;
 }
 
 /// What a sequence needs to run at all, made when it first runs.
@@ -292,12 +311,33 @@ void Engine::choose_tokens() {
       XXH3_64bits_update(seq.hash.get(), logits, vocab * sizeof(float));
       const double start = now_seconds();
       granted.token = seq.sampler->sample({logits, vocab}, seq.tokens.size(), granted.allowed);
+      if (seq.request.post_sampling_probs && seq.request.top_logprobs >= 0) {
+        list_probs(granted, {logits, vocab});
+      }
       granted.sample_s = now_seconds() - start;
     }
   };
   const auto count = static_cast<int64_t>(stepping_.size());
   if (count == 1) return choose(0, 1, 0);
   runtime_.context().pool.parallel_for(count, 1, choose);
+}
+
+/// The probabilities that the token was drawn by; those of 0 are left out.
+void Engine::list_probs(const Granted& granted, std::span<const float> logits) {
+  Sequence& seq = *granted.seq;
+  const std::span<const Candidate> drawn = seq.sampler->process(logits, seq.tokens.size(), granted.allowed);
+  seq.probs.clear();
+  seq.prob = 0;
+  for (const Candidate& candidate : drawn) {
+    if (candidate.id == granted.token) seq.prob = static_cast<float>(candidate.p);
+    if (candidate.p > 0) seq.probs.push_back({candidate.id, static_cast<float>(candidate.p)});
+  }
+  const size_t count = std::min(seq.probs.size(), static_cast<size_t>(seq.request.top_logprobs));
+  std::partial_sort(seq.probs.begin(), seq.probs.begin() + static_cast<std::ptrdiff_t>(count),
+                    seq.probs.end(), [](const TokenLogprob& a, const TokenLogprob& b) {
+                      return a.logprob != b.logprob ? a.logprob > b.logprob : a.token < b.token;
+                    });
+  seq.probs.resize(count);
 }
 
 void Engine::finish_row(const Granted& granted) {
@@ -320,8 +360,15 @@ void Engine::finish_row(const Granted& granted) {
                                  seq.tokens.size()));
   }
   if (seq.request.top_logprobs >= 0) {
-    event.logprob =
-        append_logprobs(runtime_.context(), {logits, vocab}, token, seq.request.top_logprobs, top_);
+    const size_t first = top_.size();
+    if (seq.request.post_sampling_probs) {
+      event.logprob = seq.prob;
+      top_.insert(top_.end(), seq.probs.begin(), seq.probs.end());
+    } else {
+      event.logprob =
+          append_logprobs(runtime_.context(), {logits, vocab}, token, seq.request.top_logprobs, top_);
+    }
+    event.top = std::span(top_).subspan(first);
   }
   seq.sampler->accept(token);
   const double now = now_seconds();

@@ -15,7 +15,7 @@ struct SequenceLedger {
   int64_t prompt_tokens = 0;   ///< tokens of the prompt, BOS included
   int64_t prefill_tokens = 0;  ///< of those, computed now (the rest was in the KV cache)
   int64_t decode_tokens = 0;   ///< generated tokens after the first
-  int64_t preemptions = 0;     ///< times that it had to start anew for want of KV memory
+  int64_t preemptions = 0;     ///< times that it had to start anew for want of KV memory, or for a better one
   double submitted = 0;        ///< clock at submission
   double prefill_s = 0;        ///< submission's first step to the end of the step that gave the first token
   double first_token = 0;      ///< clock when the first token was sampled

@@ -36,6 +36,8 @@ struct Engine::Sequence {
   // Made when the sequence first runs, dropped when it ends.
   std::optional<Sampler> sampler;
   std::unique_ptr<GrammarState> grammar;  // null: unconstrained
+  float prob = 0;                         // of the chosen token, and of the likeliest
+  std::vector<TokenLogprob> probs;        // (Request::post_sampling_probs)
   std::vector<double> pooled;             // [d_model], sum of the states so far (Pooling::kMean)
 
   SequenceLedger ledger;

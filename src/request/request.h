@@ -53,9 +53,10 @@ struct Request {
   SamplingParams sampling;
   std::shared_ptr<const Grammar> grammar;  ///< null: unconstrained (text/grammar)
   int32_t top_logprobs = -1;  ///< >= 0: each token comes with its log-probability and this many of the best
-  int32_t priority = 0;       ///< lower runs first
-  double deadline = 0;        ///< > 0: clock (now_seconds) after which the sequence ends with kDeadline
-  uint64_t cache_salt = 0;    ///< prefixes are shared only between requests of equal salt
+  bool post_sampling_probs = false;  ///< then these are probabilities, of what was left to draw from
+  int32_t priority = 0;              ///< lower runs first
+  double deadline = 0;      ///< > 0: clock (now_seconds) after which the sequence ends with kDeadline
+  uint64_t cache_salt = 0;  ///< prefixes are shared only between requests of equal salt
   Pooling pooling = Pooling::kNone;  ///< else: the prompt is embedded and nothing generated
 };
 

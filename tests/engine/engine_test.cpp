@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <tuple>
 
 #include "base/clock.h"
 #include "testing/engine_fixture.h"
@@ -318,6 +319,80 @@ TEST_F(EngineTest, AGrammarDecidesGreedyAndSampledAlike) {
     const Outcome o = run(engine, {r})[0];
     EXPECT_EQ(o.tokens, (std::vector<int32_t>{1, 2, 3, 250, 64, 63, 319}));
     EXPECT_EQ(o.reason, FinishReason::kStop);
+  }
+}
+
+TEST_F(EngineTest, ABetterRequestTakesThePlaceOfTheWorstAndEqualOnesNever) {
+  EngineConfig config;
+  config.max_running = 2;
+  Engine engine(*runtime_, config);
+  const auto submit = [&](int32_t token, int32_t priority) {
+    Request r = request({token, 2, 3}, 12);
+    r.priority = priority;
+    const SeqId id = engine.submit(r).value();
+    engine.step();
+    engine.step();
+    return id;
+  };
+  const auto preempted = [&](SeqId id) { return engine.ledger(id).preemptions; };
+  const SeqId first = submit(1, 1), second = submit(2, 1), equal = submit(3, 1);
+  EXPECT_EQ(engine.rows_done(equal), 0);
+  EXPECT_EQ(engine.stats().preemptions, 0);
+  const SeqId better = submit(4, 0);  // the newer of the worst two makes way
+  EXPECT_EQ(std::tuple(preempted(first), preempted(second), preempted(equal)), std::tuple(0, 1, 0));
+  EXPECT_GT(engine.rows_done(better), 0);
+  const SeqId same = submit(5, 0);
+  EXPECT_EQ(std::tuple(preempted(first), preempted(better)), std::tuple(1, 0));
+  const SeqId third = submit(6, 0);  // none of its equals does
+  EXPECT_EQ(engine.stats().preemptions, 2);
+  EXPECT_EQ(engine.rows_done(third), 0);
+  while (!engine.idle()) engine.step();
+  EXPECT_EQ(engine.stats().preemptions, 2);
+  for (const SeqId id : {first, second, equal, better, same, third}) {
+    Request r = request({engine.tokens(id)[0], 2, 3}, 12);
+    EXPECT_EQ(engine.tokens(id), run_fresh({r})[0].tokens) << id;
+  }
+}
+
+TEST_F(EngineTest, ProbabilitiesAfterSamplingAreThoseThatTokensAreDrawnBy) {
+  Request r = request({5, 6, 7, 8}, 6, 1.5f, 3);
+  r.sampling.top_p = 1;
+  r.sampling.min_p = 0;
+  r.sampling.top_k = 7;
+  r.top_logprobs = static_cast<int32_t>(runtime_->model_config().vocab);
+  const auto events = [&](bool after) {
+    r.post_sampling_probs = after;
+    Engine engine(*runtime_);
+    engine.submit(request({1, 2}, 9)).value();
+    const SeqId id = engine.submit(r).value();
+    std::vector<std::pair<TokenEvent, std::vector<TokenLogprob>>> all;
+    while (!engine.idle()) {
+      for (const TokenEvent& e : engine.step()) {
+        if (e.seq == id) all.push_back({e, {e.top.begin(), e.top.end()}});
+      }
+    }
+    return all;
+  };
+  const auto raw = events(false), drawn = events(true);
+  ASSERT_EQ(drawn.size(), raw.size());
+  for (size_t i = 0; i < raw.size(); ++i) {
+    EXPECT_EQ(drawn[i].first.token, raw[i].first.token);
+    ASSERT_EQ(drawn[i].second.size(), 7u);
+    double sum = 0;
+    for (size_t k = 0; k < 7; ++k) sum += std::exp(static_cast<double>(raw[i].second[k].logprob) / 1.5);
+    for (size_t k = 0; k < 7; ++k) {
+      const TokenLogprob& found = drawn[i].second[k];
+      EXPECT_EQ(found.token, raw[i].second[k].token);
+      EXPECT_NEAR(found.logprob, std::exp(static_cast<double>(raw[i].second[k].logprob) / 1.5) / sum, 1e-5);
+      if (found.token == drawn[i].first.token) {
+        EXPECT_EQ(found.logprob, drawn[i].first.logprob);
+      }
+    }
+  }
+  r.sampling.temperature = 0;
+  for (const auto& [event, top] : events(true)) {
+    ASSERT_EQ(top.size(), 1u);
+    EXPECT_EQ(std::pair(top[0].token, top[0].logprob), std::pair(event.token, 1.0f));
   }
 }
 

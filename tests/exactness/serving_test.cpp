@@ -2,6 +2,8 @@
 // among others, after a prefix hit, after preemption, after a restart with a restored cache.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "testing/engine_fixture.h"
 
 namespace mete {
@@ -105,6 +107,21 @@ TEST_P(ServingTest, AfterPreemption) {
     EXPECT_EQ(engine.stats().kv_slots_used, 0);
   }
   EXPECT_EQ(runtime_->kv().bytes(), 0u);
+}
+
+TEST_P(ServingTest, AfterMakingWayForBetterOnes) {
+  std::stable_sort(requests_.begin(), requests_.end(),
+                   [](const Request& a, const Request& b) { return a.priority > b.priority; });
+  for (Request& r : requests_) r.max_tokens += 40;
+  run_alone();
+  for (const ReusePolicy policy : {ReusePolicy::kNone, ReusePolicy::kLru}) {
+    EngineConfig config;
+    config.reuse = policy;
+    config.max_running = 6;
+    Engine engine(*runtime_, config);
+    compare(run(engine, requests_, 3), name(policy));
+    EXPECT_GE(engine.stats().preemptions, 6) << name(policy);
+  }
 }
 
 TEST_P(ServingTest, AfterARestartWithTheRestoredCache) {

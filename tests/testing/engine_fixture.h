@@ -63,19 +63,24 @@ class EngineTest : public ::testing::Test {
       return tokens == o.tokens && reason == o.reason && hash == o.hash && logprobs == o.logprobs;
     }
   };
-  /// Runs all requests together until the engine is idle; outcomes in the order of the requests.
-  static std::vector<Outcome> run(Engine& engine, const std::vector<Request>& requests) {
+  /// Runs all requests until the engine is idle, `steps` steps after each submission; outcomes in the order
+  /// of the requests.
+  static std::vector<Outcome> run(Engine& engine, const std::vector<Request>& requests, int steps = 0) {
     std::vector<SeqId> ids;
-    for (const Request& r : requests) ids.push_back(engine.submit(r).value());
     std::map<SeqId, Outcome> outcomes;
-    while (!engine.idle()) {
+    const auto step = [&] {
       for (const TokenEvent& e : engine.step()) {
         Outcome& o = outcomes[e.seq];
         o.reason = e.reason;
         o.logprobs.emplace_back(e.token, e.logprob);
         for (const TokenLogprob& t : e.top) o.logprobs.emplace_back(t.token, t.logprob);
       }
+    };
+    for (const Request& r : requests) {
+      ids.push_back(engine.submit(r).value());
+      for (int i = 0; i < steps; ++i) step();
     }
+    while (!engine.idle()) step();
     std::vector<Outcome> in_order;
     for (const SeqId id : ids) {
       outcomes[id].tokens = engine.tokens(id);
