@@ -55,6 +55,81 @@ class CompiledGrammar final : public Grammar {
   const Tokenizer& tokenizer_;
 };
 
+/// Special tokens in free text.
+struct SpecialTokens {
+  std::vector<uint64_t> hidden;                        // mask of those that count as nothing
+  std::vector<std::pair<int32_t, std::string>> shown;  // with their spellings
+};
+
+class OpenState final : public GrammarState {
+ public:
+  OpenState(std::shared_ptr<GrammarMatcher> matcher, const Tokenizer& tokenizer,
+            std::shared_ptr<const SpecialTokens> special)
+      : matcher_(std::move(matcher)),
+        tokenizer_(tokenizer),
+        special_(std::move(special)),
+        state_(matcher_->automaton().start()) {}
+
+  std::span<const uint64_t> mask() override {
+    mask_ = *matcher_->mask(state_);
+    if (matcher_->automaton().complete(state_)) {
+      for (size_t w = 0; w < mask_.size(); ++w) mask_[w] |= special_->hidden[w];
+    }
+    for (const auto& [token, text] : special_->shown) {
+      if (matcher_->advance(state_, text) == GrammarAutomaton::kDead) continue;
+      mask_[static_cast<size_t>(token) / 64] |= uint64_t{1} << (static_cast<size_t>(token) % 64);
+    }
+    return mask_;
+  }
+  bool accept(int32_t token) override {
+    if (mask_allows(special_->hidden, token)) return matcher_->automaton().complete(state_);
+    std::string_view piece = tokenizer_.piece(token);
+    for (const auto& [id, text] : special_->shown) {
+      if (id == token) piece = text;
+    }
+    const GrammarAutomaton::State next = matcher_->advance(state_, piece);
+    if (piece.empty() || next == GrammarAutomaton::kDead) return false;
+    state_ = next;
+    return true;
+  }
+  bool is_done() const override { return false; }
+
+ private:
+  std::shared_ptr<GrammarMatcher> matcher_;
+  const Tokenizer& tokenizer_;
+  std::shared_ptr<const SpecialTokens> special_;
+  GrammarAutomaton::State state_;
+  GrammarMatcher::Mask mask_;
+};
+
+class OpenGrammar final : public Grammar {
+ public:
+  OpenGrammar(std::shared_ptr<GrammarMatcher> matcher, const Tokenizer& tokenizer,
+              std::span<const int32_t> shown)
+      : matcher_(std::move(matcher)), tokenizer_(tokenizer) {
+    SpecialTokens special;
+    special.hidden.assign((static_cast<size_t>(tokenizer.vocab_size()) + 63) / 64, 0);
+    for (int32_t id = 0; id < tokenizer.vocab_size(); ++id) {
+      if (tokenizer.is_end_of_generation(id)) continue;
+      if (!tokenizer.is_special(id) && !tokenizer.piece(id).empty()) continue;
+      if (std::find(shown.begin(), shown.end(), id) != shown.end()) {
+        special.shown.emplace_back(id, tokenizer.text(id));
+      } else {
+        special.hidden[static_cast<size_t>(id) / 64] |= uint64_t{1} << (static_cast<size_t>(id) % 64);
+      }
+    }
+    special_ = std::make_shared<const SpecialTokens>(std::move(special));
+  }
+  std::unique_ptr<GrammarState> make_state() const override {
+    return std::make_unique<OpenState>(matcher_, tokenizer_, special_);
+  }
+
+ private:
+  std::shared_ptr<GrammarMatcher> matcher_;
+  const Tokenizer& tokenizer_;
+  std::shared_ptr<const SpecialTokens> special_;
+};
+
 std::vector<int32_t> end_tokens(const Tokenizer& tokenizer) {
   std::vector<int32_t> out;
   for (int32_t id = 0; id < tokenizer.vocab_size(); ++id) {
@@ -70,11 +145,26 @@ GrammarCompiler::~GrammarCompiler() = default;
 
 Result<std::shared_ptr<const Grammar>> GrammarCompiler::gbnf(std::string_view text) {
   const std::lock_guard lock(mutex_);
+  const Result<const Entry*> entry = find(text);
+  if (!entry) return entry.error();
+  return (*entry)->grammar;
+}
+
+Result<std::shared_ptr<const Grammar>> GrammarCompiler::open_gbnf(std::string_view text,
+                                                                  std::span<const int32_t> shown) {
+  const std::lock_guard lock(mutex_);
+  const Result<const Entry*> entry = find(text);
+  if (!entry) return entry.error();
+  return std::shared_ptr<const Grammar>(std::make_shared<OpenGrammar>((*entry)->matcher, tokenizer_, shown));
+}
+
+/// The entry of a text, made if there is none; valid until the next call.
+Result<const GrammarCompiler::Entry*> GrammarCompiler::find(std::string_view text) {
   drop_large();
   const auto known = std::find_if(kept_.begin(), kept_.end(), [&](const Entry& e) { return e.text == text; });
   if (known != kept_.end()) {
     kept_.splice(kept_.begin(), kept_, known);
-    return kept_.front().grammar;
+    return &kept_.front();
   }
   Result<GrammarProgram> program = parse_gbnf(text);
   if (!program) return program.error();
@@ -85,7 +175,7 @@ Result<std::shared_ptr<const Grammar>> GrammarCompiler::gbnf(std::string_view te
   }
   kept_.push_front({std::string(text), std::make_shared<CompiledGrammar>(matcher, tokenizer_), matcher});
   if (kept_.size() > kKept) kept_.pop_back();
-  return kept_.front().grammar;
+  return &kept_.front();
 }
 
 /// Grammars grow while they are used. States of a dropped one go on with it and then free it.

@@ -4,6 +4,7 @@
 #include <list>
 #include <memory>
 #include <mutex>
+#include <span>
 #include <string>
 #include <string_view>
 
@@ -25,6 +26,9 @@ class GrammarCompiler {
   /// May be called from any thread; the grammar's states belong to one thread. Errors (kUsage) say where the
   /// text is wrong, what was found and what was expected. Equal texts give the same grammar while it is kept.
   Result<std::shared_ptr<const Grammar>> gbnf(std::string_view text);
+  /// As gbnf(), but special tokens may stand wherever the text may end: those in `shown` count as their
+  /// spelling, everywhere; others as nothing. For grammars of free text.
+  Result<std::shared_ptr<const Grammar>> open_gbnf(std::string_view text, std::span<const int32_t> shown);
   /// `schema`: JSON text of a JSON schema (json_schema.h says what is supported).
   Result<std::shared_ptr<const Grammar>> json_schema(std::string_view schema);
   /// Any JSON object.
@@ -34,9 +38,10 @@ class GrammarCompiler {
   struct Entry {
     std::string text;  // the GBNF
     std::shared_ptr<const Grammar> grammar;
-    std::shared_ptr<GrammarMatcher> matcher;  // its own
+    std::shared_ptr<GrammarMatcher> matcher;
   };
   void drop_large();
+  Result<const Entry*> find(std::string_view text);
 
   const Tokenizer& tokenizer_;
   std::mutex mutex_;
