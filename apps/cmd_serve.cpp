@@ -20,6 +20,7 @@ struct ServeOptions {
   std::string pooling = "last", reasoning = "auto", log_format = "text", prefix_cache = "lru", cache_file;
   int port = 8080;
   int64_t parallel = 4, max_queue = 2048, kv_tokens = 0, n_predict = -1, max_body_mib = 0;
+  int64_t chunked_prefill = 0;
   int max_connections = 4096;
   double timeout = 60, drain_timeout = 30;
   bool allow_unauthenticated = false, no_slots = false, no_webui = false, llama_metrics = false;
@@ -82,6 +83,11 @@ void declare(CLI::App& app, ServeOptions& o) {
                  "tokens that KV memory holds for all sequences (default: -np times -c, "
                  "less where memory is short)")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 40));
+  app.add_option(
+         "--chunked-prefill-size", o.chunked_prefill,
+         "most prompt tokens of a step in which answers are written too: fewer make shorter pauses in "
+         "those answers and a later first token of the new one (default: the step's, -b and -ub)")
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 20));
   app.add_option("--prefix-cache", o.prefix_cache,
                  "which kept prefixes go first when memory is needed: lru, rlt; none: no cache")
       ->check(CLI::IsMember({"lru", "rlt", "none"}))
@@ -101,7 +107,13 @@ void declare(CLI::App& app, ServeOptions& o) {
       ->check(CLI::IsMember({"auto", "deepseek", "none"}))
       ->capture_default_str();
   app.add_option("--pooling", o.pooling, "what an embedding is made of: the last token's state, or the mean")
-      ->check(CLI::IsMember({"last", "mean"}))
+      ->check(CLI::Validator(
+          [](const std::string& found) {
+            if (found == "last" || found == "mean") return std::string();
+            return fmt::format("found {}, expected last or mean{}", found,
+                               found == "none" ? ": a vector for each token is not offered" : "");
+          },
+          "{last,mean}"))
       ->capture_default_str();
   app.add_option("--log-format", o.log_format, "log lines on stderr: text or json")
       ->check(CLI::IsMember({"text", "json"}))
@@ -220,6 +232,7 @@ EngineLoopConfig engine_config(const ServeOptions& o, const HttpConfig& http) {
   runtime.socket_bytes = static_cast<int64_t>(http.all_bodies_bytes()) + int64_t{4096} * http.max_connections;
   config.engine.max_running = o.parallel;
   config.engine.max_queue = o.max_queue;
+  config.engine.prompt_rows = o.chunked_prefill;
   config.engine.reuse = *parse_reuse_policy(o.prefix_cache);
   config.cache_file = o.cache_file;
   if (!o.cache_file.empty() && o.prefix_cache == "none") {

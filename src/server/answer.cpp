@@ -53,8 +53,15 @@ bool Answer::on_event(size_t index, JobEvent event, double now) {
       return true;
     }
   }
+  if (event.progress) {
+    begin();
+    send(formatter_->progress(index, *event.progress));
+    last_sent_ = now;
+    return false;
+  }
   Piece piece;
   piece.output = parsers_[index].put(event.text);
+  piece.times = std::move(event.times);
   if (event.end) {
     OutputPiece rest = parsers_[index].finish();
     piece.output.text += rest.text;

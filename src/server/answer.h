@@ -70,6 +70,10 @@ class EmbeddingAnswer final : public JobSink {
   TokenCounts counts() const override;
 
  private:
+  Json receipt() const;
+  Json openai_form() const;
+  Json llama_form() const;
+
   EmbeddingRequest request_;
   std::vector<BuiltPrompt> inputs_;
   const ModelInfo& model_;

@@ -1,5 +1,8 @@
 #include "server/constraint.h"
 
+#include <algorithm>
+
+#include "text/grammar/free_text.h"
 #include "text/grammar/json_schema.h"
 
 namespace mete {
@@ -20,13 +23,18 @@ void move_references(Json& schema, const std::string& root) {
   }
 }
 
-/// Schema of one call of any tool that may be called.
+/// Schema of one call of any tool that may be called. Where the model is free to call, arguments are bound
+/// for strict tools only.
 Json call_schema(const Generation& request) {
   Json calls = Json::array();
-  for (const Json& tool : request.tools) {
-    const Json& function = tool["function"];
+  for (size_t i = 0; i < request.tools.size(); ++i) {
+    const Json& function = request.tools[i]["function"];
     if (request.tool_choice == ToolChoice::kNamed && function["name"] != request.tool_name) continue;
-    const bool described = function.contains("parameters") && !function["parameters"].is_null();
+    const auto& strict = request.strict_tools;
+    const bool bound =
+        request.tool_choice != ToolChoice::kAuto ||
+        std::any_of(strict.begin(), strict.end(), [&](const StrictTool& tool) { return tool.index == i; });
+    const bool described = bound && function.contains("parameters") && !function["parameters"].is_null();
     Json parameters = described ? function["parameters"] : Json{{"type", "object"}};
     move_references(parameters, fmt::format("#/anyOf/{}/properties/arguments", calls.size()));
     Json properties = {{"name", {{"const", function["name"]}}}, {"arguments", std::move(parameters)}};
@@ -44,22 +52,53 @@ ApiError constraint_error(const std::string& field, const Error& error) {
   return out;
 }
 
+/// Free text whose calls fit the schemas.
+ApiResult<std::shared_ptr<const Grammar>> compile_strict(const Generation& request,
+                                                         const OutputOptions& output,
+                                                         std::span<const int32_t> shown_tokens,
+                                                         GrammarCompiler& compiler) {
+  const std::string& field = request.strict_tools[0].field;
+  if (request.format.kind != OutputKind::kText) {
+    return unsupported_field(field, true, "false beside " + request.format.field);
+  }
+  if (output.format != ChatFormat::kTags) {
+    return unsupported_field(field, true,
+                             "false, or tool_choice required: this model has no <tool_call> marks by which "
+                             "a call is told from text while it is written");
+  }
+  const Result<std::string> call = json_schema_to_gbnf(call_schema(request).dump());
+  if (!call) return constraint_error("tools", call.error());
+  const FreeTextStart start = output.starts_in_reasoning ? FreeTextStart::kReasoning
+                              : output.split_reasoning   ? FreeTextStart::kAnything
+                                                         : FreeTextStart::kText;
+  const ToolMarks marks = tool_marks(output.format)[0];
+  const std::string text = free_text_gbnf(*call, {marks.open, marks.close, "<think>", "</think>"}, start);
+  const Result<std::shared_ptr<const Grammar>> grammar = compiler.open_gbnf(text, shown_tokens);
+  if (!grammar) return constraint_error("tools", grammar.error());
+  return *grammar;
+}
+
 }  // namespace
 
-ApiResult<std::shared_ptr<const Grammar>> compile_constraint(const Generation& request, ChatFormat format,
+ApiResult<std::shared_ptr<const Grammar>> compile_constraint(const Generation& request,
+                                                             const OutputOptions& output,
+                                                             std::span<const int32_t> shown_tokens,
                                                              GrammarCompiler& compiler) {
   const OutputFormat& wanted = request.format;
   if (request.tool_choice == ToolChoice::kRequired || request.tool_choice == ToolChoice::kNamed) {
     if (wanted.kind != OutputKind::kText) {
       return bad_field("tool_choice", "required", "no forced call beside " + wanted.field);
     }
-    const bool tags = format == ChatFormat::kTags;
+    const bool tags = output.format == ChatFormat::kTags;
     const Result<std::string> gbnf = json_schema_to_gbnf(
         call_schema(request).dump(), tags ? "<tool_call>\n" : "", tags ? "\n</tool_call>" : "");
     if (!gbnf) return constraint_error("tools", gbnf.error());
     const Result<std::shared_ptr<const Grammar>> grammar = compiler.gbnf(*gbnf);
     if (!grammar) return constraint_error("tools", grammar.error());
     return *grammar;
+  }
+  if (request.tool_choice == ToolChoice::kAuto && !request.strict_tools.empty()) {
+    return compile_strict(request, output, shown_tokens, compiler);
   }
   if (wanted.kind == OutputKind::kText) return std::shared_ptr<const Grammar>();
   const Result<std::shared_ptr<const Grammar>> grammar =

@@ -2,16 +2,19 @@
 #pragma once
 
 #include <memory>
+#include <span>
 
 #include "server/generation.h"
-#include "text/chat_format.h"
 #include "text/grammar/compiler.h"
+#include "text/output_parser.h"
 
 namespace mete {
 
-/// Null for free text. `format`: how the model writes a tool call that the client insists on. An error names
-/// the field.
-ApiResult<std::shared_ptr<const Grammar>> compile_constraint(const Generation& request, ChatFormat format,
+/// Null for free text. `output`: how the model's text is read, and with it how a call is to be written;
+/// `shown_tokens`: special tokens that are part of that text. An error names the field.
+ApiResult<std::shared_ptr<const Grammar>> compile_constraint(const Generation& request,
+                                                             const OutputOptions& output,
+                                                             std::span<const int32_t> shown_tokens,
                                                              GrammarCompiler& compiler);
 
 }  // namespace mete

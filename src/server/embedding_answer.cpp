@@ -61,24 +61,40 @@ bool EmbeddingAnswer::on_event(size_t index, JobEvent event, double) {
   embeddings_[index] = std::move(event.end->embedding);
   normalise(embeddings_[index]);
   if (--running_ > 0) return false;
+  status_ = 200;
+  HttpResponse response;
+  response.body = to_text(request_.llama_form ? llama_form() : openai_form());
+  response.headers = headers_;
+  exchange_->respond(std::move(response));
+  return true;
+}
+
+Json EmbeddingAnswer::receipt() const {
+  return {{"request_id", request_id_}, {"ignored_fields", request_.ignored_fields}};
+}
+
+Json EmbeddingAnswer::openai_form() const {
   Json data = Json::array();
   for (size_t i = 0; i < embeddings_.size(); ++i) {
     data.push_back({{"object", "embedding"},
                     {"index", i},
                     {"embedding", embedding_json(embeddings_[i], request_.base64)}});
   }
-  status_ = 200;
   const int64_t tokens = counts().prompt;
-  HttpResponse response;
-  response.body =
-      to_text({{"object", "list"},
-               {"model", model_.name},
-               {"data", std::move(data)},
-               {"usage", {{"prompt_tokens", tokens}, {"total_tokens", tokens}}},
-               {"mete", {{"request_id", request_id_}, {"ignored_fields", request_.ignored_fields}}}});
-  response.headers = headers_;
-  exchange_->respond(std::move(response));
-  return true;
+  return {{"object", "list"},
+          {"model", model_.name},
+          {"data", std::move(data)},
+          {"usage", {{"prompt_tokens", tokens}, {"total_tokens", tokens}}},
+          {"mete", receipt()}};
+}
+
+/// An array, in it one vector for each input, in an array too: with pooling there is one.
+Json EmbeddingAnswer::llama_form() const {
+  Json out = Json::array();
+  for (size_t i = 0; i < embeddings_.size(); ++i) {
+    out.push_back({{"index", i}, {"embedding", Json::array({Json(embeddings_[i])})}, {"mete", receipt()}});
+  }
+  return out;
 }
 
 void EmbeddingAnswer::fail(const ApiError& error) {

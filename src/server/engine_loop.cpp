@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "base/clock.h"
@@ -104,7 +105,9 @@ void EngineLoop::run() {
   publish(*engine);
   ready_(nullptr);
   while (take_commands(*engine)) {
+    const double began = now_seconds();
     events_ = engine->step();  // a copy: on_event may cancel, which touches the engine's list
+    report_progress(*engine, began);
     for (const TokenEvent& event : events_) on_event(*engine, event);
     publish(*engine);
     if (!news_.empty()) deliver_(std::exchange(news_, {}));
@@ -171,11 +174,37 @@ void EngineLoop::start_job(Engine& engine, JobId id, const JobSpec& spec) {
     end->refused = true;
     end->queue_full = seq.error().code() == Code::kOverBudget;
     end->error = seq.error().message();
-    news_.push_back({id, "", {}, std::move(end)});
+    news_.push_back({id, "", {}, std::move(end), {}, nullptr});
     return;
   }
   jobs_.emplace(*seq, Job(id, spec, runtime_->tokenizer()));
   seqs_.emplace(id, *seq);
+}
+
+/// After a step, before its tokens are told: the first report says what was there before.
+void EngineLoop::report_progress(const Engine& engine, double step_began) {
+  for (auto& [seq, job] : jobs_) {
+    if (!job.wants_progress) continue;
+    const SequenceLedger& ledger = engine.ledger(seq);
+    const int64_t total = ledger.prompt_tokens, cached = total - ledger.prefill_tokens;
+    const int64_t processed = std::min(engine.rows_done(seq), total);
+    const bool first = job.prompt_began == 0;
+    // Not yet: it waits, or for a prompt that begins alike; or what it had is computed anew.
+    if (first ? ledger.prefill_tokens == 0 || processed <= cached : processed <= job.processed) continue;
+    if (first) {
+      job.prompt_began = step_began;
+      job.cached = cached;
+      news_.push_back({job.id, "", {}, nullptr, PromptProgress{total, cached, cached, 0}, nullptr});
+    }
+    job.processed = processed;
+    job.wants_progress = processed < total;
+    news_.push_back({job.id,
+                     "",
+                     {},
+                     nullptr,
+                     PromptProgress{total, job.cached, processed, now_seconds() - job.prompt_began},
+                     nullptr});
+  }
 }
 
 void EngineLoop::on_event(Engine& engine, const TokenEvent& event) {
@@ -206,7 +235,10 @@ void EngineLoop::on_event(Engine& engine, const TokenEvent& event) {
   // Tokens of a stop string are not shown; nor are those whose text is still held back.
   if (!news.text.empty() || (ended && !job.stops.stopped())) news.tokens = std::exchange(job.held, {});
   if (ended) return end_job(engine, event.seq, reason, std::move(news));
-  if (!news.text.empty()) news_.push_back(std::move(news));
+  if (news.text.empty()) return;
+  if (job.wants_times)
+    news.times = std::make_unique<JobTimes>(JobTimes{engine.ledger(event.seq), job.generated});
+  news_.push_back(std::move(news));
 }
 
 void EngineLoop::end_job(Engine& engine, SeqId seq, FinishReason reason, JobEvent event) {
@@ -219,6 +251,7 @@ void EngineLoop::end_job(Engine& engine, SeqId seq, FinishReason reason, JobEven
   end->logits_hash = engine.logits_hash(seq);
   if (reason == FinishReason::kError) end->error = engine.error(seq);
   if (event.tokens.empty() && job.generated == 0) end->embedding = engine.embedding(seq);
+  if (job.wants_times) event.times = std::make_unique<JobTimes>(JobTimes{end->ledger, end->generated});
   metrics_.observe_end(reason, end->ledger, end->generated, now_seconds());
   engine.release(seq);
   seqs_.erase(job.id);

@@ -28,6 +28,8 @@ struct JobSpec {
   Request request;
   std::vector<std::string> stops;
   std::vector<int32_t> shown_tokens{};  ///< special tokens that are part of the text
+  bool wants_progress = false;          ///< events say how far the prompt is
+  bool wants_times = false;             ///< events with text say what it took so far
 };
 
 struct JobToken {
@@ -48,12 +50,27 @@ struct JobEnd {
   std::vector<float> embedding;
 };
 
-/// Text that is certain, with the tokens behind it (an end token is not among them), or the end.
+/// How far a prompt is: `cached` of `total` tokens were there, `processed` are (those included).
+struct PromptProgress {
+  int64_t total, cached, processed;
+  double seconds;  ///< since its first step began
+};
+
+/// What a sequence took until now.
+struct JobTimes {
+  SequenceLedger ledger;
+  int64_t generated;
+};
+
+/// Text that is certain, with the tokens behind it (an end token is not among them), or the end; or progress
+/// of the prompt and nothing else.
 struct JobEvent {
   JobId job;
   std::string text;
   std::vector<JobToken> tokens;
   std::unique_ptr<JobEnd> end;
+  std::optional<PromptProgress> progress{};
+  std::unique_ptr<JobTimes> times{};
 };
 
 struct SlotInfo {
@@ -114,11 +131,15 @@ class EngineLoop {
         : id(i),
           stops(spec.stops),
           detokenizer(tokenizer, false, spec.shown_tokens),
-          wants_logprobs(spec.request.top_logprobs >= 0) {}
+          wants_progress(spec.wants_progress),
+          wants_times(spec.wants_times) {}
     JobId id;
     StopMatcher stops;
     StreamDetokenizer detokenizer;
-    bool wants_logprobs;
+    bool wants_progress, wants_times;
+    int64_t processed = 0;       // prompt tokens, as last said
+    int64_t cached = 0;          // of those, there before
+    double prompt_began = 0;     // clock
     std::vector<JobToken> held;  // tokens whose text is not certain yet
     double last_token = 0;
     int64_t generated = 0;
@@ -127,6 +148,7 @@ class EngineLoop {
   void run();
   bool take_commands(Engine& engine);
   void start_job(Engine& engine, JobId id, const JobSpec& spec);
+  void report_progress(const Engine& engine, double step_began);
   void on_event(Engine& engine, const TokenEvent& event);
   void end_job(Engine& engine, SeqId seq, FinishReason reason, JobEvent event);
   void publish(const Engine& engine);

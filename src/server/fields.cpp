@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <unordered_set>
 
 namespace mete {
 namespace {
@@ -26,6 +27,69 @@ int depth_of(std::string_view bytes) {
   return deepest;
 }
 
+constexpr size_t kMaxKeys = 2048;  // of one object: finding a key takes time in proportion to their number
+
+/// Follows the parser and throws an ApiError at a key that its object has already.
+class KeyCheck {
+ public:
+  void operator()(Json::parse_event_t event, const Json& parsed) {
+    switch (event) {
+      case Json::parse_event_t::object_start:
+      case Json::parse_event_t::array_start:
+        count();
+        open_.push_back({event == Json::parse_event_t::array_start, 0, {}, {}});
+        return;
+      case Json::parse_event_t::object_end:
+      case Json::parse_event_t::array_end:
+        open_.pop_back();
+        return;
+      case Json::parse_event_t::key:
+        return key(parsed.get_ref<const std::string&>());
+      case Json::parse_event_t::value:
+        return count();
+    }
+  }
+
+ private:
+  struct Level {
+    bool is_array;
+    size_t items;  // begun, of an array
+    std::string key;
+    std::unordered_set<std::string> keys;
+  };
+
+  void count() {
+    if (!open_.empty() && open_.back().is_array) ++open_.back().items;
+  }
+  void key(const std::string& name) {
+    Level& object = open_.back();
+    object.key = name;
+    const bool added = object.keys.insert(name).second;
+    if (!added) {
+      ApiError error = api_error(400, "invalid_request_error", "duplicate_key",
+                                 fmt::format("{}: found twice in its object, expected once", path()));
+      error.field = path();
+      throw error;
+    }
+    if (object.keys.size() > kMaxKeys)
+      throw bad_field(path(), object.keys.size(), fmt::format("at most {} keys in its object", kMaxKeys));
+  }
+  std::string path() const {
+    std::string out;
+    for (const Level& level : open_) {
+      if (level.is_array) {
+        out += fmt::format("[{}]", level.items - 1);
+      } else {
+        if (!out.empty()) out += '.';
+        out += level.key;
+      }
+    }
+    return out;
+  }
+
+  std::vector<Level> open_;
+};
+
 std::string range(const char* what, double low, double high) {
   const bool open_below = low <= -1e15, open_above = high >= 1e15;
   if (open_below && open_above) return fmt::format("{}", what);
@@ -45,9 +109,15 @@ ApiResult<Json> parse_body(std::string_view bytes, int max_depth) {
         fmt::format("the body: found {} levels of nesting, expected at most {}", depth, max_depth));
   }
   try {
-    Json json = Json::parse(bytes);
+    KeyCheck keys;
+    Json json = Json::parse(bytes, [&](int, Json::parse_event_t event, const Json& parsed) {
+      keys(event, parsed);
+      return true;
+    });
     if (!json.is_object()) return bad_field("", json, "a JSON object");
     return json;
+  } catch (const ApiError& error) {
+    return error;
   } catch (const Json::exception& error) {
     // nlohmann's text after its own prefix: "parse error at line 1, column 2: ..."
     const std::string text = error.what();

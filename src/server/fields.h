@@ -12,7 +12,8 @@
 
 namespace mete {
 
-/// Parses a body: one JSON object in UTF-8, nested at most `max_depth` deep.
+/// Parses a body: one JSON object in UTF-8, nested at most `max_depth` deep. A key that an object has twice
+/// is an error: which value counts is for nobody to guess.
 ApiResult<Json> parse_body(std::string_view bytes, int max_depth = 64);
 
 /// The first error is kept and later reads do nothing, so that a caller checks once. A field that is absent

@@ -28,44 +28,49 @@ class ChatFormatter final : public Formatter {
   std::string begin(const std::vector<Choice>& choices) override {
     std::string out;
     for (size_t i = 0; i < choices.size(); ++i) {
-      out += chunk(i, "{\"role\":\"assistant\",\"content\":null}", nullptr, nullptr);
+      out += chunk(i, kRole, nullptr, nullptr);
     }
     return out;
   }
 
+  std::string progress(size_t index, const PromptProgress& progress) override {
+    return chunk(index, kRole, nullptr, nullptr,
+                 fmt::format(",\"prompt_progress\":{}", to_text(progress_json(progress))));
+  }
+
   std::string piece(size_t index, const Choice& choice, const Piece& piece) override {
     const OutputPiece& output = piece.output;
-    Json logprobs = nullptr;
-    if (info_.request.top_logprobs >= 0) {
-      logprobs = {{"content", token_logprobs_json(info_.model->tokenizer(), piece.tokens, false)}};
-    }
-    std::string out;
+    std::vector<std::string> deltas;
     if (!output.reasoning.empty()) {
-      out += chunk(index, fmt::format("{{\"reasoning_content\":{}}}", to_text(output.reasoning)), nullptr,
-                   std::exchange(logprobs, nullptr));
+      deltas.push_back(fmt::format("{{\"reasoning_content\":{}}}", to_text(output.reasoning)));
     }
-    if (!output.text.empty()) {
-      out += chunk(index, fmt::format("{{\"content\":{}}}", to_text(output.text)), nullptr,
-                   std::exchange(logprobs, nullptr));
-    }
+    if (!output.text.empty()) deltas.push_back(fmt::format("{{\"content\":{}}}", to_text(output.text)));
     if (!output.tool_calls.empty()) {
       const size_t first = choice.tool_calls.size() - output.tool_calls.size();
-      const Json delta = {{"tool_calls", tool_calls_json(output.tool_calls, first, true)}};
-      out += chunk(index, to_text(delta), nullptr, std::exchange(logprobs, nullptr));
+      deltas.push_back(to_text({{"tool_calls", tool_calls_json(output.tool_calls, first, true)}}));
+    }
+    std::string out;
+    for (size_t i = 0; i < deltas.size(); ++i) {
+      std::string more;
+      if (piece.times && i + 1 == deltas.size()) {
+        more = fmt::format(",\"timings\":{}",
+                           to_text(timings_json(piece.times->ledger, piece.times->generated)));
+      }
+      out += chunk(index, deltas[i], nullptr, i == 0 ? logprobs_json(piece.tokens) : Json(nullptr), more);
     }
     return out;
   }
 
   std::string finish(size_t index, const std::vector<Choice>& choices, bool last) override {
-    const bool extras = last && !info_.request.include_usage;
-    return chunk(index, "{}", openai_finish_reason(choices[index]), nullptr, extras ? &choices : nullptr);
+    const bool whole = last && !info_.request.include_usage;
+    return chunk(index, "{}", openai_finish_reason(choices[index]), nullptr, whole ? extras(choices) : "");
   }
 
   std::string end(const std::vector<Choice>& choices) override {
     std::string out;
     if (info_.request.include_usage) {
       const std::string usage = to_text(usage_json(count_tokens(info_, choices)));
-      out = sse("{\"choices\":[" + with_extras(choices, fmt::format(",\"usage\":{}", usage)));
+      out = sse("{\"choices\":[" + tail(fmt::format(",\"usage\":{}", usage) + extras(choices)));
     }
     return out + "data: [DONE]\n\n";
   }
@@ -82,14 +87,10 @@ class ChatFormatter final : public Formatter {
         if (choice.text.empty()) message["content"] = nullptr;
         message["tool_calls"] = tool_calls_json(choice.tool_calls, 0, false);
       }
-      Json logprobs = nullptr;
-      if (info_.request.top_logprobs >= 0) {
-        logprobs = {{"content", token_logprobs_json(info_.model->tokenizer(), choice.tokens, false)}};
-      }
       list.push_back({{"finish_reason", openai_finish_reason(choice)},
                       {"index", i},
                       {"message", std::move(message)},
-                      {"logprobs", std::move(logprobs)}});
+                      {"logprobs", logprobs_json(choice.tokens)}});
     }
     return {{"choices", std::move(list)},
             {"created", info_.created},
@@ -98,30 +99,35 @@ class ChatFormatter final : public Formatter {
             {"object", "chat.completion"},
             {"usage", usage_json(count_tokens(info_, choices))},
             {"id", info_.id},
-            {"timings", timings_json(*choices[0].end)},
+            {"timings", timings_json(choices[0].end->ledger, choices[0].end->generated)},
             {"mete", receipt_json(info_, choices)}};
   }
 
  private:
-  /// The end of a chunk with timings, receipt and `more` (",\"name\":value") in it.
-  std::string with_extras(const std::vector<Choice>& choices, const std::string& more) const {
-    std::string out = tail_;
-    out.pop_back();
-    return out + more +
-           fmt::format(",\"timings\":{},\"mete\":{}}}", to_text(timings_json(*choices[0].end)),
+  static constexpr const char* kRole = "{\"role\":\"assistant\",\"content\":null}";
+
+  Json logprobs_json(const std::vector<JobToken>& tokens) const {
+    if (info_.request.top_logprobs < 0) return nullptr;
+    return {{"content",
+             token_logprobs_json(info_.model->tokenizer(), tokens, info_.request.post_sampling_probs)}};
+  }
+  /// Timings and receipt, as `more` of a chunk.
+  std::string extras(const std::vector<Choice>& choices) const {
+    const JobEnd& end = *choices[0].end;
+    return fmt::format(",\"timings\":{},\"mete\":{}", to_text(timings_json(end.ledger, end.generated)),
                        to_text(receipt_json(info_, choices)));
   }
+  /// The end of a chunk with `more` (",\"name\":value") in it.
+  std::string tail(const std::string& more) const { return tail_.substr(0, tail_.size() - 1) + more + "}"; }
   std::string chunk(size_t index, const std::string& delta, const char* finish_reason, const Json& logprobs,
-                    const std::vector<Choice>* extras = nullptr) const {
+                    const std::string& more = "") const {
     std::string out = "{\"choices\":[{\"finish_reason\":";
     out += finish_reason == nullptr ? "null" : fmt::format("\"{}\"", finish_reason);
     out += fmt::format(",\"index\":{},\"delta\":", index);
     out += delta;
     if (info_.request.top_logprobs >= 0) out += ",\"logprobs\":" + to_text(logprobs);
     out += '}';
-    if (extras != nullptr) return sse(out + with_extras(*extras, ""));
-    out += tail_;
-    return sse(out);
+    return sse(out + tail(more));
   }
 
   const AnswerInfo& info_;

@@ -8,6 +8,7 @@ namespace {
 Json logprobs_json(const AnswerInfo& info, const std::vector<JobToken>& tokens, size_t offset) {
   if (info.request.top_logprobs < 0) return nullptr;
   const Tokenizer& tokenizer = info.model->tokenizer();
+  if (info.request.post_sampling_probs) return {{"content", token_logprobs_json(tokenizer, tokens, true)}};
   Json names = Json::array(), values = Json::array(), tops = Json::array(), offsets = Json::array();
   for (const JobToken& token : tokens) {
     const std::string text = utf8_repair(tokenizer.piece(token.id));
@@ -33,10 +34,16 @@ class CompletionFormatter final : public Formatter {
   explicit CompletionFormatter(const AnswerInfo& info) : info_(info) {}
 
   std::string begin(const std::vector<Choice>&) override { return ""; }
+  std::string progress(size_t index, const PromptProgress& progress) override {
+    Json out = object(Json::array({entry(index, "", {}, 0, nullptr)}));
+    out["prompt_progress"] = progress_json(progress);
+    return sse(to_text(out));
+  }
   std::string piece(size_t index, const Choice& choice, const Piece& piece) override {
     const size_t offset = choice.text.size() - piece.output.text.size();
-    return sse(
-        to_text(object(Json::array({entry(index, piece.output.text, piece.tokens, offset, nullptr)}))));
+    Json out = object(Json::array({entry(index, piece.output.text, piece.tokens, offset, nullptr)}));
+    if (piece.times) out["timings"] = timings_json(piece.times->ledger, piece.times->generated);
+    return sse(to_text(out));
   }
   std::string finish(size_t index, const std::vector<Choice>& choices, bool last) override {
     Json out = object(Json::array({entry(index, "", {}, 0, openai_finish_reason(choices[index]))}));
@@ -80,7 +87,7 @@ class CompletionFormatter final : public Formatter {
             {"object", "text_completion"},   {"id", info_.id}};
   }
   void add_extras(Json& out, const std::vector<Choice>& choices) const {
-    out["timings"] = timings_json(*choices[0].end);
+    out["timings"] = timings_json(choices[0].end->ledger, choices[0].end->generated);
     out["mete"] = receipt_json(info_, choices);
   }
 

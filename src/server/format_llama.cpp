@@ -43,6 +43,8 @@ Json generation_settings_json(const SamplingParams& s, int64_t max_tokens, const
   out["ignore_eos"] = request->ignore_eos;
   out["stream"] = request->stream;
   out["n_probs"] = std::max(request->top_logprobs, 0);
+  out["timings_per_token"] = request->timings_per_token;
+  out["post_sampling_probs"] = request->post_sampling_probs;
   Json& bias = out["logit_bias"] = Json::array();
   for (const auto& [id, value] : s.logit_bias) {
     bias.push_back({{"token", id}, {"bias", std::isfinite(value) ? Json(value) : Json(false)}});
@@ -80,14 +82,22 @@ class LlamaFormatter final : public Formatter {
   explicit LlamaFormatter(const AnswerInfo& info) : info_(info) {}
 
   std::string begin(const std::vector<Choice>&) override { return ""; }
+  std::string progress(size_t index, const PromptProgress& progress) override {
+    return sse(to_text({{"index", index},
+                        {"content", ""},
+                        {"tokens", Json::array()},
+                        {"stop", false},
+                        {"prompt_progress", progress_json(progress)}}));
+  }
   std::string piece(size_t index, const Choice&, const Piece& piece) override {
     Json ids = Json::array();
     for (const JobToken& token : piece.tokens) ids.push_back(token.id);
     Json out = {
         {"index", index}, {"content", piece.output.text}, {"tokens", std::move(ids)}, {"stop", false}};
     if (info_.request.top_logprobs >= 0) {
-      out["completion_probabilities"] = token_logprobs_json(info_.model->tokenizer(), piece.tokens, true);
+      out["completion_probabilities"] = probabilities(piece.tokens);
     }
+    if (piece.times) out["timings"] = timings_json(piece.times->ledger, piece.times->generated);
     return sse(to_text(out));
   }
   std::string finish(size_t index, const std::vector<Choice>& choices, bool) override {
@@ -104,6 +114,9 @@ class LlamaFormatter final : public Formatter {
   }
 
  private:
+  Json probabilities(const std::vector<JobToken>& tokens) const {
+    return token_logprobs_json(info_.model->tokenizer(), tokens, info_.request.post_sampling_probs);
+  }
   Json final_object(size_t index, const std::vector<Choice>& choices, bool streamed) const {
     const Choice& choice = choices[index];
     const Generation& request = info_.request;
@@ -130,9 +143,9 @@ class LlamaFormatter final : public Formatter {
                 {"stop_type", stop_type(*choice.end)},
                 {"stopping_word", choice.end->stop_string},
                 {"tokens_cached", rows},
-                {"timings", timings_json(*choice.end)}};
+                {"timings", timings_json(choice.end->ledger, choice.end->generated)}};
     if (!streamed && request.top_logprobs >= 0) {
-      out["completion_probabilities"] = token_logprobs_json(info_.model->tokenizer(), choice.tokens, true);
+      out["completion_probabilities"] = probabilities(choice.tokens);
     }
     out["mete"] = receipt_json(info_, choices);
     return selected(out, request.response_fields);

@@ -37,8 +37,13 @@ class MessagesFormatter final : public Formatter {
     return event("message_start", {{"message", std::move(message)}});
   }
 
+  std::string progress(size_t, const PromptProgress& progress) override {
+    return event("ping", {{"prompt_progress", progress_json(progress)}});
+  }
+
   std::string piece(size_t, const Choice&, const Piece& piece) override {
     const OutputPiece& output = piece.output;
+    timings_ = piece.times ? timings_json(piece.times->ledger, piece.times->generated) : Json(nullptr);
     std::string out;
     if (!output.reasoning.empty()) {
       out += open("thinking", {{"type", "thinking"}, {"thinking", ""}, {"signature", ""}});
@@ -125,12 +130,15 @@ class MessagesFormatter final : public Formatter {
     return event("content_block_stop", {{"index", blocks_++}});
   }
   std::string delta(const Json& delta) const {
-    return event("content_block_delta", {{"index", blocks_}, {"delta", delta}});
+    Json fields = {{"index", blocks_}, {"delta", delta}};
+    if (!timings_.is_null()) fields["timings"] = timings_;
+    return event("content_block_delta", fields);
   }
 
   const AnswerInfo& info_;
   std::string open_;  // kind of the open block, or ""
   int blocks_ = 0;    // closed ones
+  Json timings_;      // of the piece under way (timings_per_token)
 };
 
 }  // namespace

@@ -15,8 +15,14 @@ class ResponsesFormatter final : public Formatter {
     return out;
   }
 
+  std::string progress(size_t, const PromptProgress& progress) override {
+    return event("response.in_progress", {{"response", object("in_progress", output_)},
+                                          {"prompt_progress", progress_json(progress)}});
+  }
+
   std::string piece(size_t, const Choice&, const Piece& piece) override {
     const OutputPiece& output = piece.output;
+    timings_ = piece.times ? timings_json(piece.times->ledger, piece.times->generated) : Json(nullptr);
     std::string out;
     if (!output.reasoning.empty()) {
       out += open("reasoning");
@@ -36,8 +42,9 @@ class ResponsesFormatter final : public Formatter {
     out += close();
     const bool complete = choices[0].end->reason == FinishReason::kStop;
     Json response = final_object(choices, output_);
+    Json timings = response["timings"];
     return out + event(complete ? "response.completed" : "response.incomplete",
-                       {{"response", std::move(response)}});
+                       {{"response", std::move(response)}, {"timings", std::move(timings)}});
   }
   std::string end(const std::vector<Choice>&) override { return ""; }
   std::string error(const ApiError& error) override {
@@ -122,7 +129,7 @@ class ResponsesFormatter final : public Formatter {
                     {"output_tokens", counts.generated},
                     {"output_tokens_details", {{"reasoning_tokens", 0}}},
                     {"total_tokens", counts.prompt + counts.generated}};
-    out["timings"] = timings_json(end);
+    out["timings"] = timings_json(end.ledger, end.generated);
     out["mete"] = receipt_json(info_, choices);
     return out;
   }
@@ -145,8 +152,10 @@ class ResponsesFormatter final : public Formatter {
   }
   std::string delta(const char* type, const std::string& text) {
     text_ += text;
-    if (open_ == "message") return with_place(type, {{"delta", text}, {"logprobs", Json::array()}});
-    return with_place(type, {{"delta", text}});
+    Json fields = {{"delta", text}};
+    if (open_ == "message") fields["logprobs"] = Json::array();
+    if (!timings_.is_null()) fields["timings"] = timings_;
+    return with_place(type, std::move(fields));
   }
   /// Starts an item of `kind` unless one is open.
   std::string open(const std::string& kind) {
@@ -188,6 +197,7 @@ class ResponsesFormatter final : public Formatter {
     const Json where = {{"item_id", item["id"]}, {"output_index", index}};
     Json added = where, done = where;
     added["delta"] = call.arguments;
+    if (!timings_.is_null()) added["timings"] = timings_;
     done["arguments"] = call.arguments;
     done["name"] = call.name;
     out += event("response.output_item.added", {{"output_index", index}, {"item", started}});
@@ -201,6 +211,7 @@ class ResponsesFormatter final : public Formatter {
   const AnswerInfo& info_;
   int64_t sequence_ = 0;
   Json output_ = Json::array();  // finished items
+  Json timings_;                 // of the piece under way (timings_per_token)
   std::string open_, text_;      // kind of the open item, or ""; its text so far
 };
 

@@ -47,6 +47,7 @@ struct Choice {
 struct Piece {
   OutputPiece output;
   std::vector<JobToken> tokens;
+  std::unique_ptr<JobTimes> times;  ///< until now (timings_per_token), or null
 };
 
 /// The stream functions return event text to be sent, "" for nothing.
@@ -54,6 +55,8 @@ class Formatter {
  public:
   virtual ~Formatter() = default;
   virtual std::string begin(const std::vector<Choice>& choices) = 0;
+  /// Of the prompt of choice `index`.
+  virtual std::string progress(size_t index, const PromptProgress& progress) = 0;
   virtual std::string piece(size_t index, const Choice& choice, const Piece& piece) = 0;
   /// `last`: all choices have ended now.
   virtual std::string finish(size_t index, const std::vector<Choice>& choices, bool last) = 0;
@@ -81,14 +84,17 @@ TokenCounts count_tokens(const AnswerInfo& info, const std::vector<Choice>& choi
 /// OpenAI's usage object.
 Json usage_json(const TokenCounts& counts);
 /// llama-server's timings object, of one choice.
-Json timings_json(const JobEnd& end);
+Json timings_json(const SequenceLedger& ledger, int64_t generated);
+/// llama-server's prompt_progress object.
+Json progress_json(const PromptProgress& progress);
 /// The receipt: what the answer cost, what it can be reproduced with, what was ignored.
 Json receipt_json(const AnswerInfo& info, const std::vector<Choice>& choices);
 /// "stop", "length" or "tool_calls".
 const char* openai_finish_reason(const Choice& choice);
 /// llama-server's generation_settings; `request` adds what only a request has.
 Json generation_settings_json(const SamplingParams& sampling, int64_t max_tokens, const Generation* request);
-/// OpenAI's logprobs.content; with `ids` as llama-server has it.
-Json token_logprobs_json(const Tokenizer& tokenizer, const std::vector<JobToken>& tokens, bool ids);
+/// OpenAI's logprobs.content with llama-server's ids. `probs`: they are probabilities after sampling, "prob"
+/// and "top_probs".
+Json token_logprobs_json(const Tokenizer& tokenizer, const std::vector<JobToken>& tokens, bool probs);
 
 }  // namespace mete

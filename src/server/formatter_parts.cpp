@@ -13,12 +13,12 @@ double rate(int64_t count, double seconds) {
   return seconds > 0 ? static_cast<double>(count) / seconds : 0.0;
 }
 
-Json one_logprob(const Tokenizer& tokenizer, int32_t id, float logprob, bool ids) {
+Json one_logprob(const Tokenizer& tokenizer, int32_t id, float value, bool probs) {
   const std::string_view bytes = tokenizer.piece(id);
   Json out = Json::object();
-  if (ids) out["id"] = id;
+  out["id"] = id;
   out["token"] = utf8_repair(bytes);
-  out["logprob"] = logprob;
+  out[probs ? "prob" : "logprob"] = value;
   Json& list = out["bytes"] = Json::array();
   for (const char c : bytes) list.push_back(static_cast<unsigned char>(c));
   return out;
@@ -70,17 +70,23 @@ Json usage_json(const TokenCounts& counts) {
           {"prompt_tokens_details", {{"cached_tokens", counts.cached}}}};
 }
 
-Json timings_json(const JobEnd& end) {
-  const SequenceLedger& l = end.ledger;
+Json timings_json(const SequenceLedger& l, int64_t generated) {
   return {{"cache_n", l.prompt_tokens - l.prefill_tokens},
           {"prompt_n", l.prefill_tokens},
           {"prompt_ms", milliseconds(l.prefill_s)},
           {"prompt_per_token_ms", per(milliseconds(l.prefill_s), l.prefill_tokens)},
           {"prompt_per_second", rate(l.prefill_tokens, l.prefill_s)},
-          {"predicted_n", end.generated},
+          {"predicted_n", generated},
           {"predicted_ms", milliseconds(l.decode_s())},
           {"predicted_per_token_ms", per(milliseconds(l.decode_s()), l.decode_tokens)},
           {"predicted_per_second", rate(l.decode_tokens, l.decode_s())}};
+}
+
+Json progress_json(const PromptProgress& p) {
+  return {{"total", p.total},
+          {"cache", p.cached},
+          {"processed", p.processed},
+          {"time_ms", static_cast<int64_t>(milliseconds(p.seconds))}};
 }
 
 Json receipt_json(const AnswerInfo& info, const std::vector<Choice>& choices) {
@@ -122,13 +128,13 @@ const char* openai_finish_reason(const Choice& choice) {
   return choice.tool_calls.empty() ? "stop" : "tool_calls";
 }
 
-Json token_logprobs_json(const Tokenizer& tokenizer, const std::vector<JobToken>& tokens, bool ids) {
+Json token_logprobs_json(const Tokenizer& tokenizer, const std::vector<JobToken>& tokens, bool probs) {
   Json out = Json::array();
   for (const JobToken& token : tokens) {
-    Json entry = one_logprob(tokenizer, token.id, token.logprob, ids);
-    Json& top = entry["top_logprobs"] = Json::array();
+    Json entry = one_logprob(tokenizer, token.id, token.logprob, probs);
+    Json& top = entry[probs ? "top_probs" : "top_logprobs"] = Json::array();
     for (const TokenLogprob& other : token.top) {
-      top.push_back(one_logprob(tokenizer, other.token, other.logprob, ids));
+      top.push_back(one_logprob(tokenizer, other.token, other.logprob, probs));
     }
     out.push_back(std::move(entry));
   }

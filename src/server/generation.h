@@ -39,6 +39,12 @@ struct OutputFormat {
 
 enum class ToolChoice { kAuto, kNone, kRequired, kNamed };
 
+/// A tool with `strict` true: every call of it has arguments that fit its schema.
+struct StrictTool {
+  size_t index;       ///< of the tool
+  std::string field;  ///< where that was asked, for errors
+};
+
 struct Generation {
   Api api = Api::kChat;
   std::string model;  ///< as asked; "" if the client named none
@@ -46,6 +52,7 @@ struct Generation {
   // A conversation, in the form that chat templates expect,
   Json messages = Json::array();
   Json tools = Json::array();  ///< {"type": "function", "function": {name, description, parameters}}
+  std::vector<StrictTool> strict_tools;
   ToolChoice tool_choice = ToolChoice::kAuto;
   std::string tool_name;  ///< with kNamed
   bool parallel_tool_calls = true;
@@ -63,7 +70,8 @@ struct Generation {
   int32_t n = 1;
   std::vector<std::string> stops;
   OutputFormat format;
-  int32_t top_logprobs = -1;  ///< -1: none wanted
+  int32_t top_logprobs = -1;         ///< -1: none wanted
+  bool post_sampling_probs = false;  ///< probabilities that tokens were drawn by, in their place
   int32_t priority = 0;
   int64_t deadline_ms = 0;  ///< > 0: from arrival
   std::string cache_salt;
@@ -72,6 +80,8 @@ struct Generation {
   bool stream = false;
   bool include_usage = false;
   bool return_tokens = false;
+  bool return_progress = false;              ///< a stream says how far the prompt is
+  bool timings_per_token = false;            ///< pieces of a stream have timings
   std::vector<std::string> response_fields;  ///< kLlama: what the response is cut down to; none: everything
   Json echo = Json::object();                ///< kResponses: fields that the response repeats
   std::vector<std::string> ignored_fields;
@@ -111,9 +121,13 @@ struct EmbeddingRequest {
   std::string model;
   std::vector<Prompt> inputs;
   bool base64 = false;
+  bool llama_form = false;  ///< the response is llama-server's array
   std::vector<std::string> ignored_fields;
 };
-ApiResult<EmbeddingRequest> parse_embeddings(std::string_view body, const ApiDefaults& defaults);
+/// `llama_form`: of llama-server's own endpoint. A body with `content` in place of `input` is answered so
+/// too.
+ApiResult<EmbeddingRequest> parse_embeddings(std::string_view body, const ApiDefaults& defaults,
+                                             bool llama_form = false);
 
 struct TokenizeRequest {
   std::string content;
@@ -136,6 +150,8 @@ void read_stops(Fields& fields, const char* name, Generation& out);
 void read_prompts(Fields& fields, const char* name, const ApiDefaults& defaults, std::vector<Prompt>& out);
 /// Messages in OpenAI's form, checked and brought to the form that templates expect.
 void read_openai_messages(Fields& fields, Generation& out);
+/// `strict` of tool `index`, whose description `holder` is.
+void read_strict(Fields& fields, const Json& holder, const std::string& path, size_t index, Generation& out);
 /// tools and tool_choice in OpenAI's form.
 void read_openai_tools(Fields& fields, Generation& out);
 /// response_format, json_schema and grammar.

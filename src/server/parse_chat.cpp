@@ -198,6 +198,14 @@ void check_messages(Fields& fields, const char* name, Generation& out) {
   }
 }
 
+void read_strict(Fields& fields, const Json& holder, const std::string& path, size_t index, Generation& out) {
+  const Json strict = holder.value("strict", Json(nullptr));
+  const std::string field = path + ".strict";
+  if (!strict.is_null() && !strict.is_boolean())
+    return fields.fail(bad_field(field, strict, "true or false"));
+  if (strict == true) out.strict_tools.push_back({index, field});
+}
+
 void read_openai_tools(Fields& fields, Generation& out) {
   const Json* tools = nullptr;
   fields.read_array("tools", static_cast<size_t>(kMaxTools), tools);
@@ -216,6 +224,7 @@ void read_openai_tools(Fields& fields, Generation& out) {
       return fields.fail(
           bad_field(where + ".function.parameters", (*function)["parameters"], "a JSON schema"));
     }
+    read_strict(fields, *function, where + ".function", i, out);
     out.tools.push_back(tool);
   }
   fields.read("parallel_tool_calls", out.parallel_tool_calls);

@@ -123,9 +123,6 @@ void refuse_llama_fields(Fields& fields) {
   fields.only("n_discard", 0, "0: a full context ends the generation");
   fields.only("n_indent", 0, "0");
   fields.only("t_max_predict_ms", 0, "0; deadline_ms bounds the time of a request");
-  fields.only("post_sampling_probs", false, "false: probabilities are those before sampling");
-  fields.only("return_progress", false, "false");
-  fields.only("timings_per_token", false, "false: timings come with the last chunk");
   fields.only("lora", Json::array(), "an empty array: there are no adapters");
   fields.only("grammar_lazy", false, "false");
   fields.only("grammar_triggers", Json::array(), "an empty array");
@@ -173,6 +170,9 @@ void read_sampling(Fields& fields, const ApiDefaults& defaults, Generation& out)
   fields.read("cache_prompt", out.cache_prompt);
   fields.read("stream", out.stream);
   fields.read("return_tokens", out.return_tokens);
+  fields.read("return_progress", out.return_progress);
+  fields.read("timings_per_token", out.timings_per_token);
+  fields.read("post_sampling_probs", out.post_sampling_probs);
   refuse_llama_fields(fields);
   const Json* options = nullptr;
   fields.read_object("stream_options", options);

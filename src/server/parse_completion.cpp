@@ -12,6 +12,34 @@ void check_choices(Fields& fields, const Generation& out) {
   }
 }
 
+/// {"content": [{"type": "text", "text": ...}, ...]} becomes its text; anything else stays.
+std::optional<ApiError> flatten_content(Json& input, const std::string& path) {
+  if (!input.is_object() || !input.contains("content")) return std::nullopt;
+  const std::string where = path + ".content";
+  const Json& content = input["content"];
+  if (!content.is_array()) return bad_field(where, content, "an array of parts");
+  std::string text;
+  for (size_t i = 0; i < content.size(); ++i) {
+    const std::string part = fmt::format("{}[{}]", where, i);
+    if (!content[i].is_object()) return bad_field(part, content[i], "an object with type and text");
+    const Json type = content[i].value("type", Json(nullptr));
+    if (type != "text") return unsupported_field(part + ".type", type, "text");
+    const Json piece = content[i].value("text", Json(nullptr));
+    if (!piece.is_string()) return bad_field(part + ".text", piece, "a string");
+    text += piece.get<std::string>();
+  }
+  input = std::move(text);
+  return std::nullopt;
+}
+
+std::optional<ApiError> flatten_inputs(Json& inputs, const std::string& path) {
+  if (auto error = flatten_content(inputs, path)) return error;
+  for (size_t i = 0; inputs.is_array() && i < inputs.size(); ++i) {
+    if (auto error = flatten_content(inputs[i], fmt::format("{}[{}]", path, i))) return error;
+  }
+  return std::nullopt;
+}
+
 }  // namespace
 
 ApiResult<Generation> parse_completion(std::string_view body, const ApiDefaults& defaults) {
@@ -26,7 +54,9 @@ ApiResult<Generation> parse_completion(std::string_view body, const ApiDefaults&
   fields.read_integer("max_completion_tokens", -1, kMaxTokensField, out.max_tokens);
   read_stops(fields, "stop", out);
   fields.read_integer("logprobs", 0, kMaxTopLogprobs, out.top_logprobs);
-  fields.read_integer("n_probs", 0, kMaxTopLogprobs, out.top_logprobs);
+  int32_t probabilities = 0;  // of llama-server, where 0 is none
+  fields.read_integer("n_probs", 0, kMaxTopLogprobs, probabilities);
+  if (probabilities > 0) out.top_logprobs = probabilities;
   read_sampling(fields, defaults, out);
   read_output_format(fields, out);
   int32_t best_of = out.n;
@@ -63,18 +93,25 @@ ApiResult<Generation> parse_llama_completion(std::string_view body, const ApiDef
   return out;
 }
 
-ApiResult<EmbeddingRequest> parse_embeddings(std::string_view body, const ApiDefaults& defaults) {
+ApiResult<EmbeddingRequest> parse_embeddings(std::string_view body, const ApiDefaults& defaults,
+                                             bool llama_form) {
   ApiResult<Json> json = parse_body(body);
   if (!json) return json.error();
   EmbeddingRequest out;
+  const char* name = !json->contains("input") && json->contains("content") ? "content" : "input";
+  if (json->contains(name)) {
+    if (auto error = flatten_inputs((*json)[name], name)) return *error;
+  }
+  out.llama_form = llama_form || std::string_view(name) == "content";
   Fields fields(*json);
   fields.read("model", out.model);
-  const Json* content = fields.find("content");
-  const char* name = content != nullptr && fields.find("input") == nullptr ? "content" : "input";
   read_prompts(fields, name, defaults, out.inputs);
   std::string format = "float";
   fields.read("encoding_format", format);
   if (format != "float" && format != "base64") fields.fail("encoding_format", format, "float or base64");
+  if (out.llama_form && format == "base64") {
+    fields.fail(unsupported_field("encoding_format", format, "float; /v1/embeddings has base64"));
+  }
   out.base64 = format == "base64";
   fields.only("dimensions", nullptr, "null: embeddings have the model's width");
   fields.only("embd_normalize", 2, "2: embeddings have length 1");

@@ -141,6 +141,7 @@ void read_tools(Fields& fields, Generation& out) {
     if (!at(tool, "input_schema").is_object()) {
       return fields.fail(bad_field(where + ".input_schema", at(tool, "input_schema"), "a JSON schema"));
     }
+    read_strict(fields, tool, where, i, out);
     out.tools.push_back(
         {{"type", "function"},
          {"function",

@@ -118,6 +118,7 @@ void read_tools(Fields& fields, Generation& out) {
     Json function = {{"name", tool["name"]}};
     if (at(tool, "description").is_string()) function["description"] = tool["description"];
     if (at(tool, "parameters").is_object()) function["parameters"] = tool["parameters"];
+    read_strict(fields, tool, where, i, out);
     out.tools.push_back({{"type", "function"}, {"function", std::move(function)}});
   }
 }

@@ -89,6 +89,8 @@ const std::vector<Service::Route>& Service::routes() {
       {"POST", "/v1/messages", kUser, &Service::messages},
       {"POST", "/v1/messages/count_tokens", kUser, &Service::count_message_tokens},
       {"POST", "/v1/embeddings", kUser, &Service::embeddings},
+      {"POST", "/embeddings", kUser, &Service::llama_embeddings},
+      {"POST", "/embedding", kUser, &Service::llama_embeddings},
       {"POST", "/tokenize", kUser, &Service::tokenize},
       {"POST", "/detokenize", kUser, &Service::detokenize},
       {"POST", "/memory", kUser, &Service::change_memory},

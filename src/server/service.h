@@ -97,11 +97,13 @@ class Service final : public HttpHandler {
   void count_message_tokens(const CallPtr& call);
   void apply_template(const CallPtr& call);
   void embeddings(const CallPtr& call);
+  void llama_embeddings(const CallPtr& call);
   void tokenize(const CallPtr& call);
   void detokenize(const CallPtr& call);
 
   using Parser = ApiResult<Generation> (*)(std::string_view, const ApiDefaults&);
   void generate(const CallPtr& call, Parser parse);
+  void embed(const CallPtr& call, bool llama_form);
   void prepare_generation(const CallPtr& call, Parser parse);
   /// `work` runs on a worker thread and returns the response's body.
   void work(const CallPtr& call, std::function<ApiResult<Json>(const HttpRequest&)> work);

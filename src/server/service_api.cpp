@@ -87,6 +87,7 @@ Request Service::engine_request(const Generation& generation, const Call& call, 
   out.sampling = generation.sampling;
   out.sampling.seed += choice % static_cast<size_t>(generation.n);
   out.top_logprobs = generation.top_logprobs;
+  out.post_sampling_probs = generation.post_sampling_probs;
   out.priority = generation.priority;
   if (generation.deadline_ms > 0)
     out.deadline = call.arrived + static_cast<double>(generation.deadline_ms) / 1000;
@@ -116,12 +117,13 @@ void Service::prepare_generation(const CallPtr& call, Parser parse) {
   if (Status valid = parsed->sampling.validate(config_.defaults.vocab); !valid) {
     return refuse(api_error(400, "invalid_request_error", "invalid_value", valid.error().message()));
   }
-  const OutputOptions output = output_options(*parsed);
-  auto grammar = compile_constraint(*parsed, output.format, *grammars_);
-  if (!grammar) return refuse(grammar.error());
   auto prompts = build_prompts(*parsed, model_.tokenizer(), chat_template_ ? &*chat_template_ : nullptr);
   if (!prompts) return refuse(prompts.error());
   if (auto error = check_length(*prompts)) return refuse(*error);
+  OutputOptions output = output_options(*parsed);
+  output.starts_in_reasoning = output.split_reasoning && (*prompts)[0].starts_in_reasoning;
+  auto grammar = compile_constraint(*parsed, output, structural_tokens_, *grammars_);
+  if (!grammar) return refuse(grammar.error());
   if (parsed->random_seed) parsed->sampling.seed = std::random_device{}();
 
   std::vector<JobSpec> specs;
@@ -129,6 +131,8 @@ void Service::prepare_generation(const CallPtr& call, Parser parse) {
     JobSpec spec{engine_request(*parsed, *call, i), parsed->stops};
     spec.request.prompt = (*prompts)[i / static_cast<size_t>(parsed->n)].tokens;
     spec.request.grammar = *grammar;
+    spec.wants_progress = parsed->stream && parsed->return_progress;
+    spec.wants_times = parsed->stream && parsed->timings_per_token;
     const bool conversation = parsed->api != Api::kCompletion && parsed->api != Api::kLlama;
     if (conversation) spec.shown_tokens = structural_tokens_;
     specs.push_back(std::move(spec));
@@ -173,12 +177,15 @@ void Service::launch(const CallPtr& call, std::vector<JobSpec> specs) {
   }
 }
 
-void Service::embeddings(const CallPtr& call) {
-  http_.post_work([this, call] {
+void Service::embeddings(const CallPtr& call) { embed(call, false); }
+void Service::llama_embeddings(const CallPtr& call) { embed(call, true); }
+
+void Service::embed(const CallPtr& call, bool llama_form) {
+  http_.post_work([this, call, llama_form] {
     const auto refuse = [&](const ApiError& error) {
       http_.post([this, call, error] { reply(call, error); });
     };
-    ApiResult<EmbeddingRequest> parsed = parse_embeddings(call->request.body, config_.defaults);
+    ApiResult<EmbeddingRequest> parsed = parse_embeddings(call->request.body, config_.defaults, llama_form);
     if (!parsed) return refuse(parsed.error());
     if (auto error = check_model(parsed->model)) return refuse(*error);
     std::vector<BuiltPrompt> inputs;

@@ -10,6 +10,13 @@ import time
 
 from harness import BINARY, tiny_model
 
+HI = [{"role": "user", "content": "hello there"}]
+RUNNING = "vllm:num_requests_running"
+
+
+def options(context=256, parallel=4):
+    return "-c", context, "-np", parallel, "--chat-template", "chatml", "--temp", "0"
+
 
 class Server:
     """`with Server(*options) as server:` a server with the tiny model, ready to answer."""

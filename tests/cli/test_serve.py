@@ -1,26 +1,13 @@
-"""`mete serve` over loopback: every endpoint, streams equal to whole answers, refusals, cancelling, draining."""
+"""`mete serve` over loopback: every endpoint, streams equal to whole answers, refusals."""
 import base64
 import concurrent.futures
 import json
-import os
 import re
-import signal
-import socket
 import struct
-import time
 import unittest
 
-from harness import TemporaryDirectory, mete
-from serving import Server
-
-
-
-def options(context=256, parallel=4):
-    return "-c", context, "-np", parallel, "--chat-template", "chatml", "--temp", "0"
-
-
-HI = [{"role": "user", "content": "hello there"}]
-RUNNING, WAITING = "vllm:num_requests_running", "vllm:num_requests_waiting"
+from harness import SMOLLM2
+from serving import HI, RUNNING, Server, options
 
 
 class Serve(unittest.TestCase):
@@ -93,6 +80,42 @@ class Endpoints(Serve):
         status, error = self.server.post("/v1/chat/completions", {
             **body, "tool_choice": "required", "response_format": {"type": "json_object"}})
         self.assertEqual((status, error["error"]["param"]), (400, "tool_choice"))
+
+    def test_strict_tools_that_cannot_be_enforced_are_refused(self):
+        tools = [{"type": "function", "function": {"name": "near", "strict": True, "parameters": {"type": "object"}}}]
+        body = {"messages": HI, "tools": tools, "max_tokens": 4}
+        status, error = self.server.post("/v1/chat/completions", body)  # its template has no marks of calls
+        self.assertEqual((status, error["error"]["param"]), (400, "tools[0].function.strict"))
+        self.server.ok("/v1/chat/completions", {**body, "tool_choice": "required"})
+        with Server(*options()[:4], "--chat-template", "{# <tool_call> #}{{ messages[0].content }}") as server:
+            server.ok("/v1/chat/completions", body)
+            status, error = server.post("/v1/chat/completions", {**body, "response_format": {"type": "json_object"}})
+            self.assertEqual((status, error["error"]["param"]), (400, "tools[0].function.strict"))
+            tools[0]["function"]["parameters"] = {"type": "hiccup"}
+            status, error = server.post("/v1/chat/completions", body)
+            self.assertEqual((status, error["error"]["param"]), (400, "tools"))
+
+    @unittest.skipUnless(SMOLLM2.exists(), "needs the default model")
+    def test_strict_tools_are_enforced(self):
+        template = ("{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+                    "<|im_start|>assistant\n{# <tool_call> #}")
+        messages = []
+        for unit in ("league", "furlong", "inch", "parsec"):
+            call = json.dumps({"name": "near", "arguments": {"unit": unit}})
+            messages += [{"role": "user", "content": "near " + unit},
+                         {"role": "assistant", "content": f"<tool_call>\n{call}\n</tool_call>"}]
+        messages.append({"role": "user", "content": "near yard"})
+        units = []
+        with Server("-c", 1024, "-np", 2, "--temp", 0, "--chat-template", template, model=SMOLLM2) as server:
+            for strict in (False, True):
+                tools = [{"type": "function", "function": {"name": "near", "strict": strict, "parameters": {
+                    "type": "object", "properties": {"unit": {"enum": ["km", "mile"]}}, "required": ["unit"]}}}]
+                body = {"messages": messages, "tools": tools, "max_tokens": 60}
+                choice = server.ok("/v1/chat/completions", body)["choices"][0]
+                self.assertEqual(choice["finish_reason"], "tool_calls")
+                units.append(json.loads(choice["message"]["tool_calls"][0]["function"]["arguments"])["unit"])
+        self.assertEqual(units[0], "yard")
+        self.assertIn(units[1], ("km", "mile"))
 
     def test_chat_stream_is_the_whole_answer(self):
         body = {"model": "other", "messages": HI, "max_tokens": 12, "ignore_eos": True, "n": 2, "temperature": 100,
@@ -181,6 +204,64 @@ class Endpoints(Serve):
             self.assertEqual(a["embedding"], floats)
             self.assertAlmostEqual(sum(x * x for x in floats), 1, places=5)
         self.assertEqual([d["index"] for d in plain["data"]], [0, 1])
+
+    def test_embeddings_in_llama_servers_form(self):
+        vectors = [d["embedding"] for d in self.server.ok("/v1/embeddings", {"input": ["hello", "there"]})["data"]]
+        for path, body in (("/embedding", {"content": ["hello", "there"]}), ("/embeddings", {"input": ["hello", "there"]}),
+                           ("/v1/embeddings", {"content": ["hello", "there"]})):
+            answer = self.server.ok(path, body)
+            self.assertEqual([(d["index"], d["embedding"]) for d in answer], [(i, [v]) for i, v in enumerate(vectors)])
+        parts = {"content": [{"type": "text", "text": "hel"}, {"type": "text", "text": "lo"}]}
+        self.assertEqual(self.server.ok("/v1/embeddings", {"input": parts})["data"][0]["embedding"], vectors[0])
+
+    def test_streams_tell_progress_and_timings_when_asked(self):
+        text = "hello there " * 30
+        more = {"ignore_eos": True, "cache_prompt": False, "return_progress": True, "timings_per_token": True}
+        for path, body, piece in (
+                ("/completion", {"prompt": text, "n_predict": 6}, lambda e: e["content"]),
+                ("/v1/completions", {"prompt": text, "max_tokens": 6}, lambda e: e["choices"][0]["text"]),
+                ("/v1/chat/completions", {"messages": [{"role": "user", "content": text}], "max_tokens": 6},
+                 lambda e: e["choices"][0]["delta"].get("content")),
+                ("/v1/responses", {"input": text, "max_output_tokens": 6},
+                 lambda e: e.get("delta") if e["type"] == "response.output_text.delta" else None),
+                ("/v1/messages", {"messages": [{"role": "user", "content": text}], "max_tokens": 6},
+                 lambda e: e["type"] == "content_block_delta")):
+            with Server(*options(), "-ub", 16) as server:
+                events = [e for _, e in server.stream(path, {**body, **more}) if e != "[DONE]"]
+                plain = [e for _, e in server.stream(path, body) if e != "[DONE]"]
+            progress = [e["prompt_progress"] for e in events if "prompt_progress" in e]
+            self.assertGreater(len(progress), 3, path)
+            total = progress[0]["total"]
+            self.assertEqual((progress[0]["cache"], progress[0]["processed"]), (0, 0))
+            self.assertEqual([p["processed"] for p in progress[:-1]], list(range(0, total, 16)))
+            self.assertEqual({(p["total"], p["cache"]) for p in progress}, {(total, 0)})
+            self.assertEqual(progress[-1]["processed"], total)
+            self.assertTrue(all(a["time_ms"] <= b["time_ms"] for a, b in zip(progress, progress[1:])))
+            pieces = [e for e in events if "prompt_progress" not in e and piece(e)]
+            self.assertTrue(pieces, path)
+            counts = [e["timings"]["predicted_n"] for e in pieces]
+            self.assertEqual(counts, sorted(counts))
+            self.assertEqual((pieces[-1]["timings"]["prompt_n"], counts[-1]), (total, 6))
+            self.assertFalse([e for e in plain if "prompt_progress" in e or (piece(e) and "timings" in e)], path)
+
+    def test_probabilities_after_sampling(self):
+        body = {"prompt": "hello", "n_predict": 6, "ignore_eos": True, "n_probs": 5, "temperature": 1, "top_k": 3,
+                "top_p": 1, "min_p": 0, "post_sampling_probs": True}
+        whole = self.server.ok("/completion", body)
+        self.assertTrue(whole["generation_settings"]["post_sampling_probs"])
+        self.assertEqual(len(whole["completion_probabilities"]), 6)
+        for token in whole["completion_probabilities"]:
+            self.assertEqual(len(token["top_probs"]), 3)
+            self.assertAlmostEqual(sum(t["prob"] for t in token["top_probs"]), 1, places=5)
+            self.assertIn((token["id"], token["prob"]), [(t["id"], t["prob"]) for t in token["top_probs"]])
+            self.assertEqual(sorted(token), ["bytes", "id", "prob", "token", "top_probs"])
+        streamed = [p for _, e in self.server.stream("/completion", body) for p in e.get("completion_probabilities", [])]
+        self.assertEqual(streamed, whole["completion_probabilities"])
+        chat = self.server.ok("/v1/chat/completions", {**body, "messages": HI})["choices"][0]["logprobs"]["content"]
+        self.assertEqual([len(t["top_probs"]) for t in chat], [3] * 6)
+        raw = self.server.ok("/completion", {**body, "post_sampling_probs": False})["completion_probabilities"]
+        self.assertEqual([(len(t["top_logprobs"]), t["id"]) for t in raw],
+                         [(5, t["id"]) for t in whole["completion_probabilities"]])
 
     def test_stop_strings_and_grammar(self):
         free = self.server.ok("/completion", {"prompt": "hello", "n_predict": 24, "ignore_eos": True})["content"]
@@ -283,6 +364,8 @@ class Refusals(Serve):
         self.refused(chat, {"messages": HI, "max_tokens": 0}, 400, "max_tokens")
         self.refused(chat, {"messages": HI, "temperature": -1}, 400, "temperature", "invalid_value", "found -1")
         self.refused(chat, {"messages": HI, "store": True}, 400, "store", "unsupported_value")
+        self.refused(chat, b'{"messages": [{"role": "user", "role": "user", "content": "a"}]}', 400, "messages[0].role",
+                     "duplicate_key", "found twice")
         self.refused(chat, {"messages": HI, "grammar": "root ::= this is (not"}, 400, "grammar")
         self.refused(chat, {"messages": HI, "response_format": {"type": "json_object", "schema": {"type": "hiccup"}}},
                      400, "response_format.schema")
@@ -323,162 +406,24 @@ class Refusals(Serve):
         self.assertEqual(self.server.raw(big, timeout=5)[:12], b"HTTP/1.1 431")
         self.assertEqual(self.server.get("/health")[0], 200)
 
+    def test_bytes_that_are_not_utf8(self):
+        self.assertEqual(self.server.raw(b"GET /\xff\xfe HTTP/1.1\r\nHost: x\r\nX-Request-Id: \xc3\r\n"
+                                         b"Connection: close\r\n\r\n")[:12], b"HTTP/1.1 404")
+        self.assertEqual(self.server.wait_for("refused", path="/\ufffd\ufffd")["status"], 404)
+        body = b'{"prompt": "a", "n_predict": 1, "\xff": 1}'
+        out = self.server.raw(b"POST /completion HTTP/1.1\r\nHost: x\r\nOrigin: \xff\r\nConnection: close\r\n"
+                              b"Content-Length: %d\r\n\r\n" % len(body) + body)
+        self.assertEqual(out[:12], b"HTTP/1.1 403")
+        self.refused("/completion", body, 400, text="UTF-8")
+        # Text with an isolated surrogate is not UTF-8 either; escaped pairs are.
+        self.refused("/completion", b'{"prompt": "\\ud800", "n_predict": 1}', 400)
+        self.server.ok("/completion", {"prompt": "\U0001f600", "n_predict": 1})
+
     def test_other_sites_may_not_use_it(self):
         for origin, status in (("http://evil.example", 403), ("null", 403), ("http://127.0.0.1:3000", 200)):
             found = self.server.request("POST", "/completion", {"prompt": "a", "n_predict": 1}, {"Origin": origin})
             self.assertEqual(found[0], status, origin)
             self.assertNotIn("Access-Control-Allow-Origin", found[1])
-
-
-class Limits(unittest.TestCase):
-    def test_body_limit(self):
-        with Server(*options(), "--max-body", 1) as server:
-            head = b"POST /completion HTTP/1.1\r\nHost: x\r\nContent-Length: 9000000\r\n\r\n"
-            self.assertEqual(server.raw(head, timeout=5)[:12], b"HTTP/1.1 413")
-            chunk = b"10000\r\n" + b"a" * 0x10000 + b"\r\n"
-            data = b"POST /completion HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n" + chunk * 20
-            self.assertEqual(server.raw(data, timeout=5)[:12], b"HTTP/1.1 413")
-            self.assertEqual(server.get("/health")[0], 200)
-
-    def test_slow_senders_are_cut_off(self):
-        with Server(*options(), "--timeout", 1) as server:
-            body = b"POST /completion HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{"
-            begin = time.monotonic()
-            self.assertEqual(server.raw(body, timeout=20)[:12], b"HTTP/1.1 408")
-            self.assertLess(time.monotonic() - begin, 15)
-            server.wait_metric("mete_connections", 1)  # the one that asks
-
-    def test_keys(self):
-        with Server(*options(), "--api-key", "sk-one,sk-two") as server:
-            body = {"prompt": "a", "n_predict": 1}
-            for headers in ({}, {"Authorization": "Bearer sk-on"}, {"Authorization": "Bearer "}, {"X-Api-Key": "sk-three"},
-                            {"Authorization": "Basic sk-one"}):
-                status, data = server.post("/completion", body, headers)
-                self.assertEqual((status, data["error"]["type"]), (401, "authentication_error"), headers)
-            for headers in ({"Authorization": "Bearer sk-one"}, {"X-Api-Key": "sk-two"}):
-                self.assertEqual(server.post("/completion", body, headers)[0], 200)
-            self.assertEqual(server.get("/health")[0], 200)
-            for path in ("/metrics", "/slots", "/props", "/v1/models"):
-                self.assertEqual(server.get(path)[0], 401, path)
-
-    def test_cors_by_flag(self):
-        with Server(*options(), "--cors-origins", "http://a.example") as server:
-            status, headers, _ = server.request("OPTIONS", "/completion", headers={"Origin": "http://a.example"})
-            self.assertEqual((status, headers["Access-Control-Allow-Origin"]), (204, "http://a.example"))
-            status, headers, _ = server.request("OPTIONS", "/completion", headers={"Origin": "http://b.example"})
-            self.assertNotIn("Access-Control-Allow-Origin", headers)
-
-    def test_llama_metrics_by_flag(self):
-        with Server(*options(), "--llama-metrics") as server:
-            for _ in range(2):  # the second finds the first one's prompt
-                server.ok("/completion", {"prompt": "hello " * 20, "n_predict": 4, "ignore_eos": True})
-            _, headers, body = server.request("GET", "/metrics")
-            values = dict(line.split(" ") for line in body.decode().splitlines() if line.startswith("llamacpp:"))
-            self.assertEqual(values["llamacpp:tokens_predicted_total"], "8")
-            self.assertGreater(int(values["llamacpp:prompt_tokens_cached_total"]), 0)
-            self.assertLess(abs(int(headers["Process-Start-Time-Unix"]) - time.time()), 600)
-
-    def test_queue_bound_then_429(self):
-        with Server(*options(parallel=1), "--max-queue", 1) as server:
-            long = {"prompt": "hello", "n_predict": 200, "ignore_eos": True}
-            with concurrent.futures.ThreadPoolExecutor(12) as pool:
-                results = list(pool.map(lambda _: server.request("POST", "/completion", long), range(12)))
-            statuses = sorted(r[0] for r in results)
-            self.assertEqual(set(statuses), {200, 429})
-            refused = next(r for r in results if r[0] == 429)
-            self.assertEqual(refused[1]["Retry-After"], "1")
-            self.assertEqual(json.loads(refused[2])["error"]["code"], "queue_full")
-            self.assertEqual(server.post("/completion", {**long, "n": 3})[0], 429)
-            self.assertEqual(server.post("/completion", {**long, "n_predict": 1})[0], 200)
-
-    def test_deadline(self):
-        with Server(*options(4096)) as server:
-            status, data = server.post("/completion", {"prompt": "hello", "n_predict": 4000, "ignore_eos": True,
-                                                       "deadline_ms": 100})
-            if status == 200:
-                self.assertEqual(data["mete"]["receipt"]["choices"][0]["finish_reason"], "deadline")
-                self.assertLess(data["tokens_predicted"], 4000)
-            else:
-                self.assertEqual((status, data["error"]["code"]), (504, "deadline_exceeded"))
-
-    def test_usage_errors(self):
-        for args, text in ((("--host", "0.0.0.0"), "--allow-unauthenticated"), (("--port", "70000"), "--port"),
-                           (("--max-connections", "1000000"), "open files"), (("-np", "4000"), "--parallel"),
-                           (("--host", "no.such.host.invalid"), "--host")):
-            code, _, err = mete("serve", "-m", os.environ.get("METE_TINY_MODEL", "build/release/tests/tiny.gguf"), *args)
-            self.assertEqual(code, 2, err)
-            self.assertIn(text, err)
-        code, _, err = mete("serve", "-m", __file__, "--port", 0)
-        self.assertEqual(code, 3, err)
-
-
-class Lifetime(unittest.TestCase):
-    LONG = {"prompt": "hello", "n_predict": 100000, "ignore_eos": True}
-    OPTIONS = (*options(100000), "--kv-tokens", 200000)
-
-    def test_disconnect_cancels_streamed_and_whole(self):
-        with Server(*self.OPTIONS) as server:
-            for stream in (True, False):
-                connection = socket.create_connection(("127.0.0.1", server.port))
-                body = json.dumps({**self.LONG, "stream": stream}).encode()
-                connection.sendall(b"POST /completion HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
-                server.wait_metric(RUNNING, 1)
-                connection.close()
-                server.wait_metric(RUNNING, 0)
-                self.assertEqual(server.metric("vllm:kv_cache_usage_perc"), 0)
-            server.wait_for("request", status=499)
-
-    def test_drain_finishes_what_runs(self):
-        with Server(*options(2048)) as server:
-            with concurrent.futures.ThreadPoolExecutor(1) as pool:
-                answer = pool.submit(server.post, "/completion", {**self.LONG, "n_predict": 1500})
-                server.wait_metric(RUNNING, 1)
-                server.process.send_signal(signal.SIGTERM)
-                server.wait_for("draining")
-                try:
-                    self.assertEqual(server.get("/health")[0], 503)
-                    self.assertEqual(server.post("/completion", self.LONG)[0], 503)
-                except (ConnectionError, OSError):
-                    pass  # it had ended already
-                status, data = answer.result()
-            self.assertEqual((status, data["tokens_predicted"]), (200, 1500))
-            self.assertEqual(server.process.wait(timeout=20), 0)
-
-    def test_prefix_cache_outlives_the_process_exactly_or_not_at_all(self):
-        body = {"prompt": "hello there " * 40, "n_predict": 8, "ignore_eos": True}
-        with TemporaryDirectory() as folder:
-            path = os.path.join(folder, "cache")
-            answers, notes = [], []
-            for run in range(3):
-                if run == 2:
-                    with open(path, "r+b") as file:
-                        file.seek(os.path.getsize(path) // 2)
-                        byte = file.read(1)
-                        file.seek(-1, os.SEEK_CUR)
-                        file.write(bytes([byte[0] ^ 1]))
-                with Server(*options(), "--prefix-cache-file", path) as server:
-                    notes += [line["message"] for line in server.log if line["event"] == "prefix cache"]
-                    answers.append(server.ok("/completion", body))
-                    server.process.send_signal(signal.SIGTERM)
-                    self.assertEqual(server.process.wait(timeout=20), 0)
-        cached = [a["timings"]["cache_n"] for a in answers]
-        self.assertEqual((cached[0], cached[2]), (0, 0))
-        self.assertGreater(cached[1], 32)
-        self.assertEqual([a["content"] for a in answers], [answers[0]["content"]] * 3)
-        hashes = [a["mete"]["receipt"]["choices"][0]["logits_hash"] for a in answers]
-        self.assertEqual(hashes, [hashes[0]] * 3)
-        self.assertIn("restored", notes[0])
-        self.assertIn("not restored", notes[1])
-
-    def test_drain_timeout_ends_what_does_not(self):
-        with Server(*self.OPTIONS, "--drain-timeout", 0.5) as server:
-            with concurrent.futures.ThreadPoolExecutor(1) as pool:
-                answer = pool.submit(server.request, "POST", "/completion", self.LONG)
-                server.wait_metric(RUNNING, 1)
-                server.process.send_signal(signal.SIGTERM)
-                self.assertEqual(server.process.wait(timeout=20), 0)
-                self.assertIsInstance(answer.exception(), (ConnectionError, OSError))
-            server.wait_for("drain timeout")
 
 
 if __name__ == "__main__":

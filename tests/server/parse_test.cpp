@@ -111,6 +111,33 @@ TEST(ParseBody, RefusesWhatIsNotAJsonObject) {
   EXPECT_TRUE(parse_body("{}"));
 }
 
+TEST(ParseBody, RefusesAKeyThatComesTwiceByName) {
+  const auto field = [](const std::string& body) {
+    const auto result = parse_body(body);
+    return result ? std::string("none") : result.error().code == "duplicate_key" ? result.error().field : "?";
+  };
+  EXPECT_EQ(field(R"({"a": 1, "b": {"a": 2}, "c": [{"a": 3}, {"a": 4}]})"), "none");
+  EXPECT_EQ(field(R"({"a": 1, "b": 2, "a": 1})"), "a");
+  EXPECT_EQ(field(R"({"a": null, "\u0061": 2})"), "a");
+  EXPECT_EQ(field(R"({"m": [1, [], {"r": 1}, {"x": {"r": 1, "q": [{}], "r": 2}}]})"), "m[3].x.r");
+  EXPECT_EQ(field(R"({"a": {"b": 1}, "a": {"c": 2}})"), "a");
+  const auto twice = parse_chat(chat_with(R"("seed": 1, "seed": 2)"), defaults());
+  ASSERT_FALSE(twice);
+  EXPECT_EQ(twice.error().message, "seed: found twice in its object, expected once");
+}
+
+TEST(ParseBody, BoundsTheKeysOfAnObject) {
+  const auto keys = [](int count) {
+    std::string body = "{\"a\": {";
+    for (int i = 0; i < count; ++i) body += fmt::format("{}\"{}\": 0", i > 0 ? "," : "", i);
+    return body + "}}";
+  };
+  EXPECT_TRUE(parse_body(keys(2048)));
+  const auto result = parse_body(keys(2049));
+  ASSERT_FALSE(result);
+  EXPECT_EQ(result.error().field, "a.2048");
+}
+
 TEST(ParseBody, BoundsNesting) {
   const auto nested = [](int depth) {
     return "{\"a\": " + std::string(static_cast<size_t>(depth), '[') +
@@ -172,6 +199,24 @@ TEST(ParseChat, ReadsAWholeRequest) {
   EXPECT_EQ(r->deadline_ms, 1500);
   EXPECT_EQ(r->cache_salt, "s");
   EXPECT_THAT(r->ignored_fields, ElementsAre("stream_options.odd", "user", "surprise"));
+}
+
+TEST(ParseTools, StrictIsReadWhereEachApiHasIt) {
+  const auto chat = parse_chat(chat_with(R"("tools": [{"type": "function", "function": {"name": "f"}},
+      {"type": "function", "function": {"name": "g", "strict": true}}])"),
+                               defaults());
+  ASSERT_TRUE(chat) << chat.error().message;
+  ASSERT_EQ(chat->strict_tools.size(), 1u);
+  EXPECT_EQ(chat->strict_tools[0].index, 1u);
+  EXPECT_EQ(chat->strict_tools[0].field, "tools[1].function.strict");
+  const auto responses = parse_responses(
+      R"({"input": "q", "tools": [{"type": "function", "name": "f", "strict": true}]})", defaults());
+  ASSERT_TRUE(responses) << responses.error().message;
+  EXPECT_EQ(responses->strict_tools.at(0).field, "tools[0].strict");
+  const auto bad = parse_responses(
+      R"({"input": "q", "tools": [{"type": "function", "name": "f", "strict": "yes"}]})", defaults());
+  ASSERT_FALSE(bad);
+  EXPECT_EQ(bad.error().field, "tools[0].strict");
 }
 
 TEST(ParseChat, NullIsAbsent) {
@@ -311,9 +356,24 @@ TEST(ParseEmbeddings, ReadsInputsAndRefusesOthers) {
   EXPECT_TRUE(r->base64);
   for (const char* bad :
        {"{}", R"({"input": []})", R"({"input": "a", "encoding_format": "hex"})", R"({"input": [[]]})",
-        R"({"input": "a", "dimensions": 8})", R"({"input": {"a": 1}})"}) {
+        R"({"input": "a", "dimensions": 8})", R"({"input": {"a": 1}})", R"({"input": {"content": "a"}})",
+        R"({"input": ["a", {"content": [{"type": "text"}]}]})",
+        R"({"content": "a", "encoding_format": "base64"})"}) {
     EXPECT_FALSE(parse_embeddings(bad, defaults())) << bad;
   }
+  const auto parts = parse_embeddings(
+      R"({"input": ["a", {"content": [{"type": "text", "text": "b "}, {"type": "text", "text": "c"}]}]})",
+      defaults());
+  ASSERT_TRUE(parts) << parts.error().message;
+  ASSERT_EQ(parts->inputs.size(), 2u);
+  EXPECT_EQ(parts->inputs[1][0].text, "b c");
+  EXPECT_FALSE(parts->llama_form);
+  EXPECT_TRUE(parse_embeddings(R"({"content": "a"})", defaults())->llama_form);
+  EXPECT_TRUE(parse_embeddings(R"({"input": "a"})", defaults(), true)->llama_form);
+  const auto image = parse_embeddings(
+      R"({"input": [{"content": [{"type": "image_url", "image_url": {"url": "http://x"}}]}]})", defaults());
+  ASSERT_FALSE(image);
+  EXPECT_EQ(image.error().field, "input[0].content[0].type");
 }
 
 TEST(ParseDetokenize, ChecksEveryId) {
