@@ -155,6 +155,11 @@ void ModelOptions::add_memory_to(CLI::App& app) {
       "ceiling for the whole process, such as 6GiB; auto: what the system and the memory cgroups leave");
   app.add_option("--memory-file", memory_file,
                  "file that holds the ceiling, read at start if --memory is not given, and again at SIGUSR1");
+  app.add_option("--embeddings", embeddings,
+                 "tables of which a token takes one row: memory; disk: rows are read when they are needed; "
+                 "auto: in memory, unless the ceiling is better met without")
+      ->check(CLI::IsMember({"auto", "memory", "disk"}))
+      ->capture_default_str();
 }
 
 int64_t read_memory_file(const std::string& path) {
@@ -180,6 +185,8 @@ RuntimeConfig ModelOptions::config() const {
     config.memory_bytes = read_memory_file(memory_file);
   }
   config.experts = experts.finish(config.memory_bytes > 0);
+  if (embeddings == "memory") config.embeddings = EmbeddingPlace::kMemory;
+  if (embeddings == "disk") config.embeddings = EmbeddingPlace::kDisk;
   return config;
 }
 

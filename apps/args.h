@@ -44,7 +44,7 @@ struct ModelOptions {
   int64_t context = 0, batch = 2048, ubatch = 512;
   std::string cache_k = "f16", cache_v = "f16";
   ExpertArgs experts;
-  std::string memory, memory_file;
+  std::string memory, memory_file, embeddings = "auto";
 
   void add_to(CLI::App& app, bool with_context = true);
   void add_memory_to(CLI::App& app);

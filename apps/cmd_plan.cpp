@@ -55,7 +55,7 @@ void print_plan(const MemoryPlan& plan, const ModelConfig& model, const Forecast
                static_cast<double>(plan.lines[i]) / 0x1p20);
   }
   fmt::print("context {} tokens, steps of up to {} rows\n", plan.context, plan.max_rows);
-  for (const std::string& choice : plan.choices) fmt::print("made smaller: {}\n", choice);
+  for (const std::string& choice : plan.choices) fmt::print("not as usual: {}\n", choice);
   fmt::print("{}\n", forecast.text(model, plan));
 }
 

@@ -189,6 +189,7 @@ nlohmann::ordered_json receipt_json(Engine& engine, SeqId seq, const Reply& repl
                                     {"threads_batch", r.threads_batch()},
                                     {"context", r.max_context()}};
   if (ExpertStore* store = r.expert_store()) receipt["experts"] = experts_json(*store, l.spent());
+  if (!r.row_stores().empty()) receipt["embeddings"] = embeddings_json(r.row_stores(), l.spent());
   receipt["joules"] = reply.joules ? nlohmann::ordered_json(*reply.joules) : nlohmann::ordered_json();
   if (!reply.joules) receipt["joules_unavailable"] = reply.no_joules;
   add_memory(receipt, r, engine.memory_use());
@@ -214,6 +215,7 @@ void print_receipt(Engine& engine, SeqId seq, const Reply& reply) {
              j["threads"].get<int>());
   const SequenceLedger& l = engine.ledger(seq);
   if (j.contains("experts")) fmt::print(stderr, "{}\n", experts_text(j["experts"]));
+  if (j.contains("embeddings")) fmt::print(stderr, "{}\n", embeddings_text(j["embeddings"]));
   fmt::print(stderr, "energy {}\n",
              reply.joules ? fmt::format("{:.2f} J", *reply.joules) : "not available: " + reply.no_joules);
   print_memory(engine.runtime(), engine.memory_use());

@@ -34,7 +34,10 @@ OpenReference open_reference(const EvalOptions& o, const Runtime& own, const Win
   }
   config.key_codec = config.value_codec = KvType::kF16;
   config.model_path = self ? o.model.model : o.reference;
-  if (!self) config.experts = {};  // they name the other file's pack and slots
+  if (!self) {  // options of the other file
+    config.experts = {};
+    config.embeddings = EmbeddingPlace::kAuto;
+  }
   config.mode =
       self || o.reference_numerics == "reference" ? NumericMode::kReference : NumericMode::kStandard;
   open.runtime = load_with_progress(config, "loading the reference");

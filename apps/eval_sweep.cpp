@@ -41,6 +41,7 @@ class ReferenceRows {
     } else {
       run.model.model = common.reference;
       run.model.experts = {};
+      run.model.embeddings = "auto";
       run.numerics = common.reference_numerics;
     }
     run.reference.clear();

@@ -19,10 +19,11 @@ double mib(int64_t bytes) { return static_cast<double>(bytes) / 0x1p20; }
 
 void announce_memory(const char* command, const Runtime& runtime) {
   const MemoryPlan& plan = runtime.memory_plan();
-  if (plan.budget == 0) return;
-  const ModelConfig& model = runtime.model_config();
-  const Forecast forecast = make_forecast(model, plan, runtime.kv().config(), runtime.threads());
-  fmt::print(stderr, "mete {}: {}; {}\n", command, plan.summary(), forecast.text(model, plan));
+  if (plan.budget > 0) {
+    const ModelConfig& model = runtime.model_config();
+    const Forecast forecast = make_forecast(model, plan, runtime.kv().config(), runtime.threads());
+    fmt::print(stderr, "mete {}: {}; {}\n", command, plan.summary(), forecast.text(model, plan));
+  }
   for (const std::string& choice : plan.choices) fmt::print(stderr, "mete {}: memory: {}\n", command, choice);
 }
 

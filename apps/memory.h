@@ -8,8 +8,7 @@
 
 namespace mete {
 
-/// One line about the ceiling, and one for each thing that was made smaller for it, on stderr. Nothing
-/// without one.
+/// One line about the ceiling, if there is one, and one for each thing that is not as usual, on stderr.
 void announce_memory(const char* command, const Runtime& runtime);
 
 /// memory_budget_bytes, memory_floor_bytes (both only under a ceiling), memory_peak_bytes, memory_lines:

@@ -28,15 +28,27 @@ Ledger::ClockFn choose_clock(Ledger::ClockFn clock) {
 
 const char* name(Part part) {
   static constexpr const char* kNames[kPartCount] = {
-      "idle",      "schedule", "embed",   "elementwise", "matmul", "kv_store", "attention",
-      "recurrent", "router",   "experts", "expert_wait", "logits", "sample",   "draft"};
+      "idle",   "schedule", "embed",       "elementwise", "matmul", "kv_store", "attention", "recurrent",
+      "router", "experts",  "expert_wait", "embed_wait",  "logits", "sample",   "draft"};
   return kNames[static_cast<size_t>(part)];
 }
 
 const char* name(Counter counter) {
-  static constexpr const char* kNames[kCounterCount] = {
-      "steps",      "rows",        "prompt_tokens", "generated_tokens", "kv_bytes_written", "disk_bytes",
-      "disk_reads", "expert_hits", "expert_misses", "drafts_proposed",  "drafts_accepted"};
+  static constexpr const char* kNames[kCounterCount] = {"steps",
+                                                        "rows",
+                                                        "prompt_tokens",
+                                                        "generated_tokens",
+                                                        "kv_bytes_written",
+                                                        "disk_bytes",
+                                                        "disk_reads",
+                                                        "expert_hits",
+                                                        "expert_misses",
+                                                        "embed_disk_bytes",
+                                                        "embed_disk_reads",
+                                                        "embed_hits",
+                                                        "embed_misses",
+                                                        "drafts_proposed",
+                                                        "drafts_accepted"};
   return kNames[static_cast<size_t>(counter)];
 }
 

@@ -16,7 +16,7 @@ namespace mete {
 enum class Part : uint8_t {
   kIdle,         ///< outside the engine: waiting for requests, text work, output
   kSchedule,     ///< forming batches, KV slots, bookkeeping of sequences
-  kEmbed,        ///< rows of the embedding table
+  kEmbed,        ///< rows of embedding tables
   kElementwise,  ///< norms, RoPE, activation functions, residuals
   kMatmul,       ///< linear layers outside the three below
   kKvStore,      ///< K and V rows through the codec into pages
@@ -25,11 +25,12 @@ enum class Part : uint8_t {
   kRouter,       ///< choosing experts
   kExperts,      ///< routed experts' matrices
   kExpertWait,   ///< waiting for experts to be read from the drive
+  kEmbedWait,    ///< waiting for rows of embedding tables to be read from the drive
   kLogits,       ///< output norm and output matrix
   kSample,       ///< hashing logits, choosing tokens
   kDraft,        ///< proposing tokens
 };
-inline constexpr size_t kPartCount = 14;
+inline constexpr size_t kPartCount = 15;
 const char* name(Part part);
 
 enum class Counter : uint8_t {
@@ -38,14 +39,18 @@ enum class Counter : uint8_t {
   kPromptTokens,     ///< prompt rows computed (not taken from the KV cache)
   kGeneratedTokens,  ///< tokens sampled
   kKvBytesWritten,
-  kDiskBytes,  ///< read from the drive after loading
+  kDiskBytes,  ///< of experts, read from the drive after loading
   kDiskReads,
   kExpertHits,
   kExpertMisses,
+  kEmbedDiskBytes,  ///< of embedding tables, read from the drive after loading
+  kEmbedDiskReads,
+  kEmbedHits,  ///< distinct rows of a step that were in the row cache
+  kEmbedMisses,
   kDraftsProposed,
   kDraftsAccepted,
 };
-inline constexpr size_t kCounterCount = 11;
+inline constexpr size_t kCounterCount = 15;
 const char* name(Counter counter);
 
 /// A point in time: all totals so far. Two of them make a report.

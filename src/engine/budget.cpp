@@ -56,6 +56,7 @@ class Planner {
       slot_ = expert_slot_bytes(experts);
       store_ = expert_store_fixed_bytes(experts, demand.store);
     }
+    for (const RowTableDeclaration& table : model.row_tables) tables_ += table.bytes;
   }
 
   Result<MemoryPlan> run();
@@ -67,14 +68,19 @@ class Planner {
   bool fits(const MemoryPlan& plan) const { return need(plan) <= plan.budget; }
   int64_t slots(int64_t per_layer) const { return per_layer * layers_ * slot_; }
   int64_t least_slots() const;
+  int64_t row_stores(const MemoryPlan& plan) const;
+  bool may_go_to_disk(const MemoryPlan& plan) const;
   void shrink(MemoryPlan& plan) const;
+  void shrink_comfortably(MemoryPlan& plan) const;
   void shrink_context(MemoryPlan& plan, int64_t least) const;
   void shrink_rows(MemoryPlan& plan, int64_t least) const;
   void grow_experts(MemoryPlan& plan) const;
+  void say_tables(MemoryPlan& plan) const;
 
   const ModelConfig& model_;
   const MemoryDemand& demand_;
   int64_t text_ = 0, binary_ = 0, header_ = 0;
+  int64_t tables_ = 0;  // bytes of row tables in memory
   int64_t layers_ = 0, slot_ = 0,
           store_ = 0;  // layers with experts, bytes of a slot and of the store beside them
 };
@@ -82,7 +88,9 @@ class Planner {
 MemoryLines Planner::lines(const MemoryPlan& plan) const {
   MemoryLines out{};
   const int64_t threads = demand_.threads;
-  line(out, MemoryItem::kWeights) = to_pages(model_.weight_bytes - model_.expert_bytes);
+  line(out, MemoryItem::kWeights) =
+      to_pages(model_.weight_bytes - model_.expert_bytes - (plan.rows_on_disk ? tables_ : 0));
+  line(out, MemoryItem::kEmbeddings) = plan.rows_on_disk ? to_pages(row_stores(plan)) : 0;
   KvConfig kv = demand_.kv;
   const auto kv_bytes = [&](int64_t slots) {
     kv.max_slots = slots;
@@ -122,6 +130,19 @@ MemoryLines Planner::lines(const MemoryPlan& plan) const {
   return out;
 }
 
+int64_t Planner::row_stores(const MemoryPlan& plan) const {
+  int64_t bytes = 0;
+  for (const RowTableDeclaration& table : model_.row_tables) {
+    bytes += row_store_bytes(*table.tensor, demand_.rows, plan.max_rows);
+  }
+  return bytes;
+}
+
+/// Whether it is ours to choose that row tables stay on the drive, and that frees memory.
+bool Planner::may_go_to_disk(const MemoryPlan& plan) const {
+  return demand_.embeddings == EmbeddingPlace::kAuto && !plan.rows_on_disk && row_stores(plan) < tables_;
+}
+
 int64_t Planner::least_slots() const {
   if (layers_ == 0) return 0;
   return demand_.slots_per_layer > 0 ? demand_.slots_per_layer : 1;
@@ -138,18 +159,30 @@ void Planner::shrink_rows(MemoryPlan& plan, int64_t least) const {
   while (plan.max_rows > least && !fits(plan)) plan.max_rows = std::max(least, plan.max_rows / 2);
 }
 
-/// In this order, each as far as need be: the context, if none was asked for, down to 4096; rows of a step to
-/// 64; the context to 256; rows to 8; the read buffers.
-void Planner::shrink(MemoryPlan& plan) const {
+void Planner::shrink_comfortably(MemoryPlan& plan) const {
   shrink_context(plan, std::min(plan.context, kComfortableContext));
   shrink_rows(plan, std::min(plan.max_rows, kComfortableRows));
+}
+
+/// In this order, each as far as need be: the context, if none was asked for, down to 4096; rows of a step to
+/// 64; instead of these, if they do not suffice, row tables stay on the drive, and then these; the context to
+/// 256; rows to 8; the read buffers.
+void Planner::shrink(MemoryPlan& plan) const {
+  const MemoryPlan before = plan;
+  shrink_comfortably(plan);
+  if (!fits(plan) && may_go_to_disk(plan)) {
+    plan = before;
+    plan.rows_on_disk = true;
+    shrink_comfortably(plan);
+  }
   shrink_context(plan, std::min(plan.context, kLeastContext));
   shrink_rows(plan, std::min(plan.max_rows, kLeastRows));
   while (plan.read_bytes > kLeastRead && !fits(plan)) plan.read_bytes /= 2;
 }
 
 /// The arena takes what is left; but first, rows of a step shrink until they take no more than a fifth as
-/// much as it, and a context that nobody asked for until it takes no more than half as much.
+/// much as it, a context that nobody asked for until it takes no more than half as much, and row tables that
+/// take more than a fifth as much stay on the drive.
 void Planner::grow_experts(MemoryPlan& plan) const {
   const auto widest = [&] {
     const auto with_tables = [](int64_t bytes) { return bytes + bytes / 500; };  // page tables as in lines()
@@ -166,12 +199,24 @@ void Planner::grow_experts(MemoryPlan& plan) const {
     plan.context = std::max(kLeastContext, plan.context / 2);
     fill(plan);
   }
+  if (may_go_to_disk(plan) && starved(tables_, 5)) {
+    plan.rows_on_disk = true;
+    fill(plan);
+  }
   while (plan.max_rows > kComfortableRows && starved(line(plan.lines, MemoryItem::kActivations), 5)) {
     plan.max_rows = std::max(kComfortableRows, plan.max_rows / 2);
     fill(plan);
   }
   if (demand_.slots_per_layer == 0) plan.slots_per_layer = widest();
   fill(plan);
+}
+
+void Planner::say_tables(MemoryPlan& plan) const {
+  if (!plan.rows_on_disk) return;
+  for (const RowTableDeclaration& table : model_.row_tables) {
+    plan.choices.push_back(fmt::format("{} ({}) stays on the drive, rows are read when they are needed",
+                                       table.tensor->name, size_text(table.bytes)));
+  }
 }
 
 Result<MemoryPlan> Planner::run() {
@@ -183,12 +228,19 @@ Result<MemoryPlan> Planner::run() {
   plan.max_rows = demand_.max_rows;
   plan.read_bytes = kReadBytes;
   plan.attention_split_bytes = int64_t{64} << 20;
+  plan.rows_on_disk = demand_.embeddings == EmbeddingPlace::kDisk;
+  if (plan.rows_on_disk && tables_ == 0) {
+    return bad_usage(
+        "--embeddings disk: the model has no table that could stay on the drive (its output matrix is its "
+        "embedding table)");
+  }
   plan.slots_per_layer = layers_ == 0                  ? 0
                          : demand_.slots_per_layer > 0 ? demand_.slots_per_layer
                                                        : model_.experts.experts;
   if (demand_.budget == 0) {
     fill(plan);
     plan.floor = 0;
+    say_tables(plan);
     return plan;
   }
   plan.attention_split_bytes = std::clamp(demand_.budget / 64, kMiB, int64_t{64} << 20);
@@ -198,6 +250,7 @@ Result<MemoryPlan> Planner::run() {
   least.max_rows = std::min(plan.max_rows, kLeastRows);
   least.read_bytes = kLeastRead;
   least.attention_split_bytes = kMiB;
+  least.rows_on_disk = plan.rows_on_disk || may_go_to_disk(least);
   plan.floor = need(least);
   if (plan.floor > plan.budget) {
     fill(least);
@@ -211,6 +264,7 @@ Result<MemoryPlan> Planner::run() {
   shrink(plan);
   fill(plan);
   if (layers_ > 0) grow_experts(plan);
+  say_tables(plan);
   if (plan.context < *context) {
     plan.choices.push_back(
         fmt::format("context {} instead of {} tokens (-c asks for more)", plan.context, *context));
@@ -228,9 +282,9 @@ Result<MemoryPlan> Planner::run() {
 }  // namespace
 
 const char* name(MemoryItem item) {
-  constexpr const char* kNames[] = {"weights",     "kv",     "prefix_cache", "experts",   "activations",
-                                    "logits",      "text",   "stacks",       "malloc",    "io",
-                                    "page_tables", "binary", "sockets",      "page_cache"};
+  constexpr const char* kNames[] = {"weights",     "kv",          "prefix_cache", "experts", "embeddings",
+                                    "activations", "logits",      "text",         "stacks",  "malloc",
+                                    "io",          "page_tables", "binary",       "sockets", "page_cache"};
   static_assert(std::size(kNames) == kMemoryItems);
   return kNames[static_cast<size_t>(item)];
 }

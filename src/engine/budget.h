@@ -19,6 +19,7 @@ enum class MemoryItem {
   kKv,           ///< pages for the context, and their tables
   kPrefixCache,  ///< pages kept for prefixes beyond the context
   kExperts,      ///< arena of routed experts, or all of them
+  kEmbeddings,   ///< row caches and read buffers of embedding tables that stay on the drive
   kActivations,  ///< activations and the kernels' scratch
   kLogits,       ///< logits rows and samplers
   kText,         ///< metadata, tokenizer, grammars, prompt text
@@ -37,6 +38,13 @@ const char* name(MemoryItem item);  ///< "weights", "kv", ... as in JSON
 using MemoryLines = std::array<int64_t, kMemoryItems>;  ///< bytes, by MemoryItem
 int64_t total(const MemoryLines& lines);
 
+/// Where embedding tables are that the forward needs rows of and nothing else (ModelConfig::row_tables).
+enum class EmbeddingPlace {
+  kAuto,  ///< in memory, unless the ceiling is better met without
+  kMemory,
+  kDisk
+};
+
 /// What the plan follows from beside the model.
 struct MemoryDemand {
   int64_t budget = 0;    ///< bytes; 0: no ceiling
@@ -51,7 +59,9 @@ struct MemoryDemand {
   int64_t socket_bytes = 0;
   int threads = 1;
   ExpertStoreConfig store;  ///< for the buffers that it takes beside slots
-  KvConfig kv;              ///< codecs, page_slots and shape; max_slots is set by the plan
+  EmbeddingPlace embeddings = EmbeddingPlace::kAuto;
+  RowStoreConfig rows;  ///< of embedding tables on the drive
+  KvConfig kv;          ///< codecs, page_slots and shape; max_slots is set by the plan
 };
 
 struct MemoryPlan {
@@ -60,6 +70,7 @@ struct MemoryPlan {
   int64_t floor = 0;  ///< the least budget with which this demand can be met
   int64_t context = 0, max_rows = 0;
   int64_t slots_per_layer = 0;        ///< experts of a layer that fit; 0: no experts
+  bool rows_on_disk = false;          ///< embedding tables stay on the drive
   int64_t read_bytes = 0;             ///< of one read while weights are loaded
   int64_t attention_split_bytes = 0;  ///< for Context
   std::vector<std::string> choices;   ///< what was made smaller than asked or usual, a sentence each
@@ -71,7 +82,8 @@ struct MemoryPlan {
 /// The trained context, as far as the engine can go, if `asked` is 0. Error (kUsage) beyond that limit.
 Result<int64_t> choose_context(int64_t asked, const ModelConfig& model);
 
-/// Error: kOverBudget naming the floor; kUsage for a context that cannot be.
+/// Error: kOverBudget naming the floor; kUsage for a context that cannot be, or tables that cannot stay on
+/// the drive.
 Result<MemoryPlan> plan_memory(const GgufFile& file, const ModelConfig& model, const MemoryDemand& demand);
 
 /// What `--memory` asks for in bytes. "auto": what the system and the memory cgroups leave, minus a margin of

@@ -74,4 +74,33 @@ std::string experts_text(const nlohmann::ordered_json& j) {
       j["prefetched"].get<int64_t>(), j["prefetched_useful"].get<int64_t>(), j["io"].get<std::string>());
 }
 
+nlohmann::ordered_json embeddings_json(std::span<RowStore* const> stores, const LedgerReport& report) {
+  RowStoreStats stats;
+  int64_t cached = 0;
+  nlohmann::ordered_json tables = nlohmann::ordered_json::array();
+  for (const RowStore* store : stores) {
+    stats += store->stats();
+    cached += store->cached_rows();
+    tables.push_back(store->table().name);
+  }
+  return {{"tables", tables},
+          {"rows_hit", report.count(Counter::kEmbedHits)},
+          {"rows_missed", report.count(Counter::kEmbedMisses)},
+          {"disk_bytes", report.count(Counter::kEmbedDiskBytes)},
+          {"disk_reads", report.count(Counter::kEmbedDiskReads)},
+          {"stall_s", report.seconds_in(Part::kEmbedWait)},
+          {"cached_rows", cached},
+          {"read_retries", stats.retries},
+          {"io", stores.front()->how()}};
+}
+
+std::string embeddings_text(const nlohmann::ordered_json& j) {
+  return fmt::format(
+      "embeddings on the drive: {} rows from the cache of {}, {} read | {:.2f} MB in {} reads, waited "
+      "{:.3f} s | {}",
+      j["rows_hit"].get<int64_t>(), j["cached_rows"].get<int64_t>(), j["rows_missed"].get<int64_t>(),
+      j["disk_bytes"].get<double>() / 1e6, j["disk_reads"].get<int64_t>(), j["stall_s"].get<double>(),
+      j["io"].get<std::string>());
+}
+
 }  // namespace mete

@@ -7,6 +7,7 @@
 
 #include "base/ledger.h"
 #include "weights/expert_store.h"
+#include "weights/row_store.h"
 
 namespace mete {
 
@@ -43,5 +44,11 @@ std::string describe(const std::string& title, const LedgerReport& report);
 /// `report` covers; prefetch counts since the store was made.
 nlohmann::ordered_json experts_json(const ExpertStore& store, const LedgerReport& report);
 std::string experts_text(const nlohmann::ordered_json& json);  ///< one line for people
+
+/// {"tables", "rows_hit", "rows_missed", "disk_bytes", "disk_reads", "stall_s", "cached_rows",
+/// "read_retries", "io"} of what `report` covers, of embedding tables on the drive; hits and misses count
+/// distinct rows of a step. `stores` is not empty; retries count since they were made.
+nlohmann::ordered_json embeddings_json(std::span<RowStore* const> stores, const LedgerReport& report);
+std::string embeddings_text(const nlohmann::ordered_json& json);  ///< one line for people
 
 }  // namespace mete

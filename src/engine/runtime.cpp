@@ -25,11 +25,23 @@ KvConfig kv_config(const RuntimeConfig& config, const ModelConfig& model) {
   kv.head_dim = model.head_dim;
   kv.value_dim = model.value_dim;
   kv.value_in_key = model.value_in_key;
-  kv.windows = model.windows;
+  kv.windows.assign(model.windows.begin(), model.windows.begin() + model.kv_layers);
   kv.key_codec = config.key_codec;
   kv.value_codec = config.value_codec;
   kv.page_slots = config.page_slots;
   return kv;
+}
+
+/// Tells the ledger what the stores did since `before`, which becomes what they have done by now.
+void report_rows(std::span<RowStore* const> stores, RowStoreStats* before, Ledger& ledger) {
+  if (stores.empty()) return;
+  RowStoreStats now;
+  for (const RowStore* store : stores) now += store->stats();
+  ledger.add(Counter::kEmbedHits, now.hits - before->hits);
+  ledger.add(Counter::kEmbedMisses, now.misses - before->misses);
+  ledger.add(Counter::kEmbedDiskBytes, now.disk_bytes - before->disk_bytes);
+  ledger.add(Counter::kEmbedDiskReads, now.reads - before->reads);
+  *before = now;
 }
 
 }  // namespace
@@ -47,6 +59,8 @@ MemoryDemand memory_demand(const RuntimeConfig& config, const ModelConfig& model
   demand.threads = std::max(config.threads, config.threads_batch);
   demand.kv = kv_config(config, model);
   demand.slots_per_layer = config.experts.slots_per_layer;
+  demand.embeddings = config.embeddings;
+  demand.rows = config.rows;
   if (!model.experts.layers.empty()) {
     ExpertOptions options = config.experts;
     options.policy = ReplaceKind::kLru;  // the buffers beside the slots do not depend on it
@@ -87,6 +101,8 @@ Runtime::Runtime(const RuntimeConfig& config)
   load.max_rows = config_.max_rows;
   load.progress = config_.progress;
   load.progress_user = config_.progress_user;
+  load.rows_on_disk = plan_.rows_on_disk;
+  load.rows = config_.rows;
   if (config_.experts.streamed()) {
     load.make_experts = make_expert_store(config_.experts, &expert_rule_, &expert_store_);
   }
@@ -116,10 +132,21 @@ Status Runtime::step(const Batch& batch, Outputs& outputs) noexcept {
   ledger_.enter(Part::kSchedule);
   kv_->end_step();
   if (expert_store_ != nullptr) report_experts(*expert_store_, &reported_, ledger_);
+  report_rows(row_stores(), &rows_reported_, ledger_);
   ledger_.add(Counter::kSteps, 1);
   ledger_.add(Counter::kRows, static_cast<int64_t>(batch.rows.size()));
   ledger_.enter(before);
   return std::move(outputs.status);
+}
+
+Status Runtime::check_files() const {
+  if (expert_store_ != nullptr) {
+    if (Status unchanged = expert_store_->check_files(); !unchanged) return unchanged;
+  }
+  for (const RowStore* store : row_stores()) {
+    if (Status unchanged = store->check_files(); !unchanged) return unchanged;
+  }
+  return {};
 }
 
 Status Runtime::set_memory(int64_t bytes) {
@@ -164,6 +191,7 @@ MemoryUse Runtime::memory_use(int64_t logits_bytes) const {
   set(MemoryItem::kWeights, model.weights);
   set(MemoryItem::kKv, kv_->resident());
   set(MemoryItem::kExperts, model.experts);
+  set(MemoryItem::kEmbeddings, model.rows);
   set(MemoryItem::kActivations, model.activations + context_.activations.resident() +
                                     context_.workers.resident() + context_.attention.resident() +
                                     context_.gathered.resident());

@@ -32,6 +32,9 @@ struct RuntimeConfig {
   Ledger::ClockFn ledger_clock = nullptr;  ///< tests give their own
   ExpertOptions experts;                   ///< of a mixture-of-experts model
 
+  EmbeddingPlace embeddings = EmbeddingPlace::kAuto;
+  RowStoreConfig rows;  ///< of embedding tables on the drive
+
   int64_t memory_bytes = 0;  ///< ceiling of the whole process; 0: none
   int64_t logits_rows = 1;   ///< whose logits are kept at once; for the plan
   int64_t text_bytes = 0;    ///< of prompts that the caller holds; for the plan
@@ -77,7 +80,9 @@ class Runtime {
   /// What reads the routed experts; null if there are none or all are in memory.
   ExpertStore* expert_store() { return expert_store_; }
   /// Error if a file that is read while running is not what it was when it was opened.
-  Status check_files() const { return expert_store_ == nullptr ? Status() : expert_store_->check_files(); }
+  Status check_files() const;
+  /// What reads embedding tables that stay on the drive; empty if there are none.
+  std::span<RowStore* const> row_stores() const { return model_->row_stores(); }
 
   const MemoryPlan& memory_plan() const { return plan_; }
   /// A new ceiling for the whole process, from the next step on; never changes a bit. An Error (kOverBudget)
@@ -102,6 +107,7 @@ class Runtime {
   LearnedRule expert_rule_;
   ExpertStore* expert_store_ = nullptr;  // owned by the model
   ExpertStoreStats reported_;            // to the ledger
+  RowStoreStats rows_reported_;
   std::unique_ptr<Model> model_;
   std::unique_ptr<KvCache> kv_;
   MemoryPlan plan_;

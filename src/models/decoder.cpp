@@ -32,9 +32,29 @@ Decoder::Decoder(const GgufFile& file, const char* arch, std::initializer_list<s
     : keys_(file.metadata(), arch, supported), weights_(file), file_(file) {
   config_ = read_shape(keys_);
   eps_ = read_rms_epsilon(keys_);
-  weights_.matrix("token_embd.weight", config_.vocab, config_.d_model, &embedding_);
-  weights_.vector("output_norm.weight", config_.d_model, &output_norm_);
+  constexpr const char* kTable = "token_embd.weight";
   tied_ = !weights_.optional_matrix("output.weight", config_.vocab, config_.d_model, &output_);
+  if (tied_) {
+    weights_.matrix(kTable, config_.vocab, config_.d_model, &embedding_.memory);
+  } else {
+    declare_row_table(kTable, config_.vocab, config_.d_model, &embedding_);
+  }
+  weights_.vector("output_norm.weight", config_.d_model, &output_norm_);
+}
+
+Decoder::Resident Decoder::resident() const {
+  Resident out;
+  out.weights = weights_.resident();
+  out.activations = activations_.resident() + (moe_ ? moe_->resident() : 0);
+  out.experts = expert_source_ ? expert_source_->resident() : 0;
+  for (const RowStore* store : row_stores_) out.rows += store->resident();
+  return out;
+}
+
+void Decoder::declare_row_table(std::string_view name, int64_t rows, int64_t cols, RowTable* table) {
+  weights_.matrix(name, rows, cols, &table->memory);
+  table->tensor = file_.find(name);
+  row_tables_.push_back(table);
 }
 
 void Decoder::declare_attention(int64_t layer, AttentionWeights* w) {
@@ -102,7 +122,13 @@ void Decoder::declare_norm(int64_t layer, std::string_view name, int64_t n, cons
 
 void Decoder::finish_declaration() {
   weights_.check_all_claimed();
-  const int64_t table = config_.vocab * config_.d_model;
+  const int64_t output = config_.vocab * config_.d_model;
+  int64_t table_bytes = 0, table_elements = 0;
+  for (const RowTable* table : row_tables_) {
+    config_.row_tables.push_back({table->tensor, packed_bytes(table->memory)});
+    table_bytes += packed_bytes(table->memory);
+    table_elements += table->memory.rows * table->memory.cols;
+  }
   const ExpertDeclaration& experts = config_.experts;
   check_experts(experts);
   int64_t used_bytes = 0;  // of the experts that one token uses
@@ -112,12 +138,12 @@ void Decoder::finish_declaration() {
     used_bytes += bytes * experts.used;
   }
   config_.weight_bytes = weights_.bytes() + config_.expert_bytes;
-  config_.bytes_per_token = weights_.bytes() - (tied_ ? 0 : packed_bytes(embedding_)) + used_bytes;
+  config_.bytes_per_token = weights_.bytes() - table_bytes + used_bytes;
   config_.macs_per_token =
-      weights_.matrix_elements() - table * (tied_ ? 1 : 2) +
+      weights_.matrix_elements() - table_elements - output +
       static_cast<int64_t>(experts.layers.size()) * experts.used * 3 * experts.d_model * experts.ffn;
   if (!experts.layers.empty()) moe_.emplace(experts, router_, expert_activation_, eps_);
-  config_.macs_per_logits = table;
+  config_.macs_per_logits = output;
   // Beside the activations: their quantised copies, and the RoPE table's sines and cosines.
   const int64_t moe_row = moe_ ? (moe_->bytes(17) - moe_->bytes(1)) / 16 : 0;  // buffers end at 16 floats
   config_.rowless_bytes = moe_ ? moe_->bytes(1) - moe_row : 0;
@@ -150,8 +176,22 @@ void Decoder::load(Context& ctx, const LoadOptions& options) {
   read.progress = options.progress;
   read.progress_user = options.progress_user;
   if (resident) read.left_after = stored_experts;
-  const int64_t dense = weights_.load(ctx, bytes + moe_bytes + (resident ? config_.expert_bytes : 0), read);
-  if (tied_) output_ = embedding_;
+  int64_t row_bytes = 0;
+  if (options.rows_on_disk) {
+    for (RowTable* table : row_tables_) {
+      weights_.leave_out(&table->memory);
+      row_bytes += row_store_bytes(*table->tensor, options.rows, max_rows_);
+    }
+  }
+  const int64_t dense =
+      weights_.load(ctx, bytes + moe_bytes + row_bytes + (resident ? config_.expert_bytes : 0), read);
+  if (tied_) output_ = embedding_.memory;
+  if (options.rows_on_disk) {
+    for (RowTable* table : row_tables_) {
+      table->store = std::make_unique<RowStore>(file_, *table->tensor, options.rows, max_rows_);
+      row_stores_.push_back(table->store.get());
+    }
+  }
   if (resident) {
     read.done_before = dense;
     read.left_after = 0;
@@ -182,7 +222,7 @@ void Decoder::load(Context& ctx, const LoadOptions& options) {
   start(options);
 }
 
-void Decoder::begin(Context& ctx, const Batch& batch) noexcept {
+bool Decoder::begin(Context& ctx, const Batch& batch, Outputs& outputs) noexcept {
   METE_CHECK(batch.rows.size() <= static_cast<size_t>(max_rows_));
   rows_ = batch.rows.size();
   tokens_.clear();
@@ -195,7 +235,8 @@ void Decoder::begin(Context& ctx, const Batch& batch) noexcept {
   wanted_.clear();
   std::set_union(batch.logits_rows.begin(), batch.logits_rows.end(), batch.hidden_rows.begin(),
                  batch.hidden_rows.end(), std::back_inserter(wanted_));
-  embed(ctx, embedding_, tokens_, x_);
+  outputs.status = embedding_.gather(ctx, tokens_, x_);
+  return static_cast<bool>(outputs.status);
 }
 
 bool Decoder::run_experts(Context& ctx, const MoeLayer& layer, const MoeLayer* next, int64_t rows,
@@ -218,7 +259,8 @@ bool Decoder::last_tapped(const Batch& batch) const noexcept {
 }
 
 bool Decoder::nothing_wanted(const Batch& batch, int64_t layer) const noexcept {
-  return layer == config_.layers - 1 && wanted_.empty() && !last_tapped(batch);
+  const bool tapped = !batch.tap_layers.empty() && batch.tap_layers.back() >= layer;
+  return layer >= config_.kv_layers - 1 && wanted_.empty() && !tapped;
 }
 
 int64_t Decoder::keep_wanted_rows(const Batch& batch, int64_t layer, int64_t rows, float* attended,

@@ -32,10 +32,7 @@ class Decoder : public Model {
  public:
   /// Reads the weights and allocates everything that forward writes to.
   void load(Context& ctx, const LoadOptions& options);
-  Resident resident() const override {
-    return {weights_.resident(), activations_.resident() + (moe_ ? moe_->resident() : 0),
-            expert_source_ ? expert_source_->resident() : 0};
-  }
+  Resident resident() const override;
 
  protected:
   /// Reads the shape and declares embedding, output norm and output matrix (tied if the file has none).
@@ -58,12 +55,16 @@ class Decoder : public Model {
   /// Declares blk.<layer>.ffn_gate_inp and ffn_{gate,up,down}_exps (or ffn_gate_up_exps) as the next MoE
   /// layer, with biases where present.
   void declare_experts(int64_t layer, MoeLayer* moe);
+  /// Declares a [rows][cols] table of which a token takes one row: the tables of config_.row_tables.
+  void declare_row_table(std::string_view name, int64_t rows, int64_t cols, RowTable* table);
   void declare_norm(int64_t layer, std::string_view name, int64_t n, const float** weight);
   /// To be called last in the constructor: no tensor may be left over; fills the byte and MAC counts.
   void finish_declaration();
 
-  /// x_ = embedding rows of the batch; positions() for the RoPE tables.
-  void begin(Context& ctx, const Batch& batch) noexcept;
+  /// x_ = embedding rows of the batch; tokens(), and positions() for the RoPE tables. False: rows could not
+  /// be read, outputs.status says why, and forward must return.
+  bool begin(Context& ctx, const Batch& batch, Outputs& outputs) noexcept;
+  std::span<const int32_t> tokens() const { return tokens_; }
   std::span<const int32_t> positions() const { return {positions_.data(), rows_}; }
   /// y_ = the routed experts of `layer` on normed_, both [rows][d_model]; x_ holds the residual. `next`: the
   /// MoE layer after it, or null. False: they could not be read, outputs.status says why, and forward must
@@ -72,7 +73,7 @@ class Decoder : public Model {
                    Outputs& outputs) noexcept;
   /// Copies x_ to the taps if `layer` is wanted.
   void tap(const Batch& batch, int64_t layer, Outputs& outputs) noexcept;
-  /// True in the last layer if nothing after the KV store is wanted.
+  /// True from the last layer with a KV store on if nothing after that store is wanted.
   bool nothing_wanted(const Batch& batch, int64_t layer) const noexcept;
   /// In the last layer, after attention: keeps only the rows whose logits or states are wanted in x_ and in
   /// `attended` ([rows][width]), unless the layer is tapped. Returns the number of rows left.
@@ -99,7 +100,9 @@ class Decoder : public Model {
   int64_t activation_floats(int64_t rows) const;
   bool last_tapped(const Batch& batch) const noexcept;
 
-  Linear embedding_, output_;
+  RowTable embedding_;
+  Linear output_;
+  std::vector<RowTable*> row_tables_;  // that are not matrices of the forward too
   const float* output_norm_ = nullptr;
   bool tied_ = false;
   const GgufFile& file_;  // valid until load() returns
@@ -124,6 +127,7 @@ std::unique_ptr<Decoder> make_qwen2moe(const GgufFile& file);
 std::unique_ptr<Decoder> make_qwen3moe(const GgufFile& file);
 std::unique_ptr<Decoder> make_olmoe(const GgufFile& file);
 std::unique_ptr<Decoder> make_gemma3(const GgufFile& file);
+std::unique_ptr<Decoder> make_gemma3n(const GgufFile& file);
 std::unique_ptr<Decoder> make_phi3(const GgufFile& file);
 std::unique_ptr<Decoder> make_deepseek2(const GgufFile& file);
 std::unique_ptr<Decoder> make_gpt_oss(const GgufFile& file);

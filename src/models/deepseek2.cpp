@@ -279,7 +279,7 @@ void DeepSeek2::attend(Context& ctx, const Batch& batch, KvAccess& kv, int layer
 void DeepSeek2::forward(Context& ctx, const Batch& batch, KvAccess& kv, Outputs& outputs) noexcept {
   const int64_t d = config_.d_model, heads = config_.heads, ffn = config_.ffn;
   auto rows = static_cast<int64_t>(batch.rows.size());
-  begin(ctx, batch);  // x_ [rows][d]
+  if (!begin(ctx, batch, outputs)) return;  // x_ [rows][d]
   rope_->prepare(ctx, positions());
   for (int layer = 0; layer < config_.layers; ++layer) {
     const Layer& w = layers_[static_cast<size_t>(layer)];

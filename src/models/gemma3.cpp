@@ -66,7 +66,7 @@ void Gemma3::forward(Context& ctx, const Batch& batch, KvAccess& kv, Outputs& ou
   const int64_t d = config_.d_model, ffn = config_.ffn, heads = config_.heads, kv_heads = config_.kv_heads;
   const int64_t head_dim = config_.head_dim, q_width = heads * head_dim, kv_width = kv_heads * head_dim;
   auto rows = static_cast<int64_t>(batch.rows.size());
-  begin(ctx, batch);  // x_ [rows][d]
+  if (!begin(ctx, batch, outputs)) return;  // x_ [rows][d]
   scale_in_place(ctx, x_, embedding_scale_, rows, d);
   rope_global_->prepare(ctx, positions());
   rope_local_->prepare(ctx, positions());

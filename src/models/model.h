@@ -11,8 +11,15 @@
 #include "request/batch.h"
 #include "request/kv_access.h"
 #include "weights/experts.h"
+#include "weights/row_store.h"
 
 namespace mete {
+
+/// A table of which a token takes one row and nothing else: it may stay on the drive.
+struct RowTableDeclaration {
+  const GgufTensor* tensor;  ///< of the file
+  int64_t bytes;             ///< in memory, part of weight_bytes
+};
 
 /// What the engine needs to know of any model.
 struct ModelConfig {
@@ -26,8 +33,9 @@ struct ModelConfig {
   int64_t kv_layers = 0;         ///< layers that own KV; model layer i < kv_layers uses KV layer i
   std::vector<int32_t> windows;  ///< per layer: sliding window in tokens, 0 = none
   ExpertDeclaration experts;     ///< no layers: a dense model. Points into the file
-  int64_t weight_bytes = 0;      ///< packed weights, those of all routed experts included
-  int64_t expert_bytes = 0;      ///< the part of all routed experts
+  std::vector<RowTableDeclaration> row_tables;
+  int64_t weight_bytes = 0;     ///< packed weights, those of all routed experts included
+  int64_t expert_bytes = 0;     ///< the part of all routed experts
   int64_t bytes_per_token = 0;  ///< weight bytes that decoding one token reads: of the experts, the used ones
   int64_t macs_per_token = 0;   ///< multiply-adds of the layers' weight matrices per token
   int64_t macs_per_logits = 0;  ///< multiply-adds of the output matrix per wanted logits row
@@ -72,6 +80,8 @@ struct LoadOptions {
   void (*progress)(void* user, int64_t done, int64_t total) = nullptr;
   void* progress_user = nullptr;
   MakeExperts make_experts{};  ///< empty: all experts in memory (ResidentExperts)
+  bool rows_on_disk = false;   ///< ModelConfig::row_tables stay on the drive
+  RowStoreConfig rows{};
 };
 
 class Model {
@@ -82,12 +92,15 @@ class Model {
   virtual void forward(Context& ctx, const Batch& batch, KvAccess& kv, Outputs& outputs) noexcept = 0;
   /// Bytes of its buffers that are in memory now.
   struct Resident {
-    int64_t weights = 0, activations = 0, experts = 0;
+    int64_t weights = 0, activations = 0, experts = 0, rows = 0;  ///< rows: of the stores below
   };
   virtual Resident resident() const = 0;
+  /// What reads the row tables; empty if they are in memory, or there are none.
+  std::span<RowStore* const> row_stores() const { return row_stores_; }
 
  protected:
   ModelConfig config_;
+  std::vector<RowStore*> row_stores_;  // owned by the model's tables
 };
 
 /// Reads configuration and weights. Throws Error: kBadModel naming the key or tensor; kRuntime when memory or

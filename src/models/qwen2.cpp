@@ -48,7 +48,7 @@ void Qwen2::forward(Context& ctx, const Batch& batch, KvAccess& kv, Outputs& out
   const int64_t d = config_.d_model, ffn = config_.ffn, heads = config_.heads, kv_heads = config_.kv_heads;
   const int64_t head_dim = config_.head_dim, q_width = heads * head_dim, kv_width = kv_heads * head_dim;
   auto rows = static_cast<int64_t>(batch.rows.size());
-  begin(ctx, batch);  // x_ [rows][d]
+  if (!begin(ctx, batch, outputs)) return;  // x_ [rows][d]
   rope_->prepare(ctx, positions());
   for (int layer = 0; layer < config_.layers; ++layer) {
     const Layer& w = layers_[static_cast<size_t>(layer)];

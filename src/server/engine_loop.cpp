@@ -97,6 +97,9 @@ void EngineLoop::run() {
   std::optional<Engine> engine;
   try {
     runtime_ = std::make_unique<Runtime>(config_.runtime);
+    const MemoryPlan& plan = runtime_->memory_plan();
+    if (plan.budget > 0) note_("memory", plan.summary());
+    for (const std::string& choice : plan.choices) note_("memory", choice);
     engine.emplace(*runtime_, config_.engine);
     restore(*engine);
   } catch (...) {

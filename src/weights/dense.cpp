@@ -71,9 +71,19 @@ const GgufTensor& DenseWeights::take(std::string_view name, int64_t rows, int64_
 }
 
 void DenseWeights::add(Entry entry, size_t bytes) {
+  entry.bytes = (bytes + 63) / 64 * 64;
   entry.offset = bytes_;
-  bytes_ += (bytes + 63) / 64 * 64;
+  bytes_ += entry.bytes;
   entries_.push_back(entry);
+}
+
+void DenseWeights::leave_out(const Linear* linear) {
+  std::erase_if(entries_, [linear](const Entry& e) { return e.linear == linear; });
+  bytes_ = 0;
+  for (Entry& entry : entries_) {
+    entry.offset = bytes_;
+    bytes_ += entry.bytes;
+  }
 }
 
 void DenseWeights::matrix_parts(std::string_view name, int64_t cols, std::span<const MatrixPart> parts) {

@@ -68,6 +68,8 @@ class DenseWeights {
   const GgufTensor& stacked(std::string_view name);
   /// Marks a tensor as dealt with elsewhere, or of no use. No error if the file lacks it.
   void claim(std::string_view name);
+  /// Takes back the declaration of a matrix, which stays claimed: load() leaves `linear` alone.
+  void leave_out(const Linear* linear);
   /// Throws Error(kBadModel) naming the first tensor of the file that nothing declared or claimed.
   void check_all_claimed() const;
 
@@ -91,6 +93,7 @@ class DenseWeights {
     const float** vector;
     size_t offset;            // into memory_
     bool transposed = false;  // of a matrix
+    size_t bytes = 0;         // in memory_
   };
   struct Unit {  // one contiguous read
     int entry;

@@ -25,6 +25,7 @@ def wait_for(test, run, fragment):
     test.fail(f"{fragment!r} not found in {said}")
 
 
+UNTIED = MODELS / "qwen2.5-coder-0.5b-instruct-q4_k_m.gguf"  # its output matrix is not its embedding table
 SMOLMOE = MODELS / "smolmoe-268m-a81m-q4_0.gguf"
 RAW = ("-p", "The capital of France is", "-no-cnv", "-n", 8, "--temp", 0, "--json")
 
@@ -205,6 +206,56 @@ class Experts(unittest.TestCase):
         code, out, err = mete("plan", "-m", SMOLMOE, "-c", 1024, "--memory", plan["memory_floor_bytes"] - 1)
         self.assertEqual((code, out), (4, ""), err)
         self.assertIn("below the floor", err)
+
+
+class Embeddings(unittest.TestCase):
+    def test_a_model_without_such_a_table_says_so(self):
+        code, out, err = mete("run", "-m", tiny_model(), "--embeddings", "disk", *RAW)
+        self.assertEqual((code, out), (2, ""), err)
+        self.assertIn("--embeddings disk: the model has no table that could stay on the drive", err)
+        code, _, err = mete("run", "-m", tiny_model(), "--embeddings", "cloud", *RAW)
+        self.assertEqual(code, 2, err)
+
+    @unittest.skipUnless(UNTIED.exists(), f"{UNTIED.name} is not in the model folder")
+    def test_rows_are_read_below_the_resident_floor(self):
+        base = ("run", "-m", UNTIED, "-c", 512, *RAW)
+        free = mete_json(*base)
+        self.assertNotIn("embeddings", free["receipt"])
+        forced = mete_json(*base, "--embeddings", "disk")
+        self.assertEqual(forced["logits_hash"], free["logits_hash"])
+
+        def plan(*args):
+            return mete_json("plan", "-m", UNTIED, "-c", 512, "--json", *args)
+
+        roomy = plan("--memory", "1GiB")
+        self.assertNotIn("embeddings", roomy["memory_lines"])
+        floor = roomy["memory_floor_bytes"]
+        in_memory = plan("--memory", "1GiB", "--embeddings", "memory")["memory_floor_bytes"]
+        self.assertGreater(in_memory - floor, 80 * MIB)  # the table has 90 MiB
+        between = (floor + in_memory) // 2
+        self.assertIn("embeddings", plan("--memory", between)["memory_lines"])
+        code, _, err = mete("plan", "-m", UNTIED, "-c", 512, "--memory", between, "--embeddings", "memory")
+        self.assertEqual(code, 4, err)
+        for budget in (floor + MIB, between):
+            code, out, err = mete(*base, "--memory", budget)
+            self.assertEqual(code, 0, err)
+            self.assertRegex(err, r"token_embd.weight \(8\d.\d MiB\) stays on the drive")
+            out = json.loads(out)
+            self.assertEqual(out["logits_hash"], free["logits_hash"])
+            receipt = out["receipt"]
+            self.assertLessEqual(receipt["memory_peak_bytes"], budget)
+            self.assertLessEqual(receipt["unnamed_bytes"], 16 * MIB)
+            line = receipt["memory_lines"]["embeddings"]
+            self.assertTrue(0 < line["used"] <= line["planned"], line)
+            rows = receipt["embeddings"]
+            self.assertEqual(rows["tables"], ["token_embd.weight"])
+            self.assertGreater(rows["rows_missed"], 5)
+            self.assertGreaterEqual(rows["disk_bytes"], 4096 * 5)
+            self.assertGreater(rows["disk_reads"], 0)
+        code, _, err = mete(*base, "--memory", floor - 8192)
+        self.assertEqual(code, 4, err)
+        code, _, err = mete(*base[:-1], "--memory", between, "--receipt")
+        self.assertIn("embeddings on the drive:", err)
 
 
 if __name__ == "__main__":

@@ -45,6 +45,11 @@ class BudgetTest : public ::testing::Test {
     model_.expert_bytes = 24 * 64 * expert_slot_bytes(model_.experts);
     model_.weight_bytes = 100 * kMiB + model_.expert_bytes;
   }
+  void add_table() {
+    constexpr int64_t kBytes = 32000 * 1024 / 32 * 34;
+    table_ = {"table", DType::kQ8_0, 2, {1024, 32000, 1, 1}, 0, 0, kBytes};
+    model_.row_tables = {{&table_, kBytes}};
+  }
   MemoryPlan plan() const { return plan_memory(file_, model_, demand_).value(); }
   static int64_t line(const MemoryPlan& plan, MemoryItem item) {
     return plan.lines[static_cast<size_t>(item)];
@@ -53,7 +58,7 @@ class BudgetTest : public ::testing::Test {
   std::vector<uint8_t> bytes_;
   GgufFile file_;
   ModelConfig model_;
-  GgufTensor inner_{}, outer_{};
+  GgufTensor inner_{}, outer_{}, table_{};
   MemoryDemand demand_;
 };
 
@@ -145,6 +150,74 @@ TEST(Memory, CeilingsThatCannotBeAreRefused) {
   const int64_t automatic = parse_memory("auto").value();
   EXPECT_GT(automatic, 0);
   EXPECT_LT(automatic, static_cast<int64_t>(memory_available()) + 256 * kMiB);
+}
+
+TEST_F(BudgetTest, TablesStayOnTheDriveOnlyWhereTheCeilingNeedsIt) {
+  add_table();
+  demand_.context = 1024;
+  demand_.budget = int64_t{4} << 30;
+  const MemoryPlan roomy = plan();
+  EXPECT_FALSE(roomy.rows_on_disk);
+  EXPECT_EQ(line(roomy, MemoryItem::kEmbeddings), 0);
+  demand_.embeddings = EmbeddingPlace::kMemory;
+  const int64_t floor_in_memory = plan().floor;
+  const int64_t saved = table_.bytes - row_store_bytes(table_, {}, 8);
+  EXPECT_NEAR(static_cast<double>(floor_in_memory - roomy.floor), static_cast<double>(saved),
+              0.01 * static_cast<double>(saved));
+
+  demand_.budget = floor_in_memory - 1;
+  EXPECT_FALSE(plan_memory(file_, model_, demand_));
+  demand_.embeddings = EmbeddingPlace::kAuto;
+  for (const int64_t budget : {roomy.floor, (roomy.floor + floor_in_memory) / 2, floor_in_memory}) {
+    demand_.budget = budget;
+    const MemoryPlan p = plan();
+    EXPECT_TRUE(p.rows_on_disk);
+    EXPECT_LE(total(p.lines), budget);
+    EXPECT_EQ(line(p, MemoryItem::kEmbeddings),
+              (row_store_bytes(table_, {}, p.max_rows) + 4095) / 4096 * 4096);
+    EXPECT_NE(p.choices.at(0).find("table (33.2 MiB)"), std::string::npos) << p.choices[0];
+  }
+}
+
+TEST_F(BudgetTest, TablesGoToTheDriveBeforeStepsAndContextSuffer) {
+  add_table();
+  demand_.budget = int64_t{4} << 30;
+  demand_.context = 0;
+  demand_.embeddings = EmbeddingPlace::kMemory;
+  demand_.budget = plan().floor + kMiB;
+  EXPECT_LT(plan().max_rows, 64);
+  EXPECT_LT(plan().context, 4096);
+  demand_.embeddings = EmbeddingPlace::kAuto;
+  EXPECT_TRUE(plan().rows_on_disk);
+  EXPECT_GE(plan().max_rows, 64);
+}
+
+TEST_F(BudgetTest, ExpertsTakeWhatTablesGiveUp) {
+  add_experts();
+  add_table();
+  demand_.context = 1024;
+  demand_.budget = int64_t{4} << 30;
+  demand_.budget = plan().floor + 64 * kMiB;
+  const MemoryPlan automatic = plan();
+  EXPECT_TRUE(automatic.rows_on_disk);
+  demand_.embeddings = EmbeddingPlace::kMemory;
+  EXPECT_GT(automatic.slots_per_layer, plan().slots_per_layer);
+  demand_.embeddings = EmbeddingPlace::kAuto;
+  demand_.budget = int64_t{4} << 30;  // all experts fit
+  EXPECT_FALSE(plan().rows_on_disk);
+}
+
+TEST_F(BudgetTest, TablesOnTheDriveWithoutACeilingAreSaid) {
+  demand_.embeddings = EmbeddingPlace::kDisk;
+  const Result<MemoryPlan> refused = plan_memory(file_, model_, demand_);
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code(), Code::kUsage);
+  add_table();
+  const MemoryPlan p = plan();
+  EXPECT_TRUE(p.rows_on_disk);
+  EXPECT_EQ(p.choices.size(), 1);
+  EXPECT_GT(line(p, MemoryItem::kEmbeddings), 0);
+  EXPECT_EQ(line(p, MemoryItem::kWeights), (100 * kMiB - table_.bytes + 4095) / 4096 * 4096);
 }
 
 }  // namespace

@@ -26,6 +26,8 @@ struct MachineConfig {
   bool free_hidden = true;  ///< pages that sliding windows hide are freed
   NumericMode mode = NumericMode::kStandard;
   MakeExperts make_experts{};
+  bool rows_on_disk = false;
+  RowStoreConfig rows{};
 };
 
 class Machine {
@@ -38,6 +40,8 @@ class Machine {
     load.context = config.context;
     load.max_rows = config.max_rows;
     load.make_experts = config.make_experts;
+    load.rows_on_disk = config.rows_on_disk;
+    load.rows = config.rows;
     model_ = load_model(context_, file, load);
     const ModelConfig& m = model_->config();
     KvConfig kv;
@@ -46,7 +50,7 @@ class Machine {
     kv.head_dim = m.head_dim;
     kv.value_dim = m.value_dim;
     kv.value_in_key = m.value_in_key;
-    if (config.free_hidden) kv.windows = m.windows;
+    if (config.free_hidden) kv.windows.assign(m.windows.begin(), m.windows.begin() + m.kv_layers);
     kv.key_codec = kv.value_codec = config.codec;
     kv.page_slots = config.page_slots;
     kv.max_slots = config.context * 4;
@@ -54,6 +58,7 @@ class Machine {
   }
   KvCache& kv() { return *kv_; }
   int64_t vocab() const { return model_->config().vocab; }
+  const Model& model() const { return *model_; }
   const ModelConfig& config() const { return model_->config(); }
   RoutingTap* routing = nullptr;  ///< of later steps
 
