@@ -31,6 +31,10 @@ SHAPES = {
                       bias=False, rope_base=5e5, context=8192, eps=1e-5),
     "qwen3-30b-a3b": dict(arch="qwen3moe", layers=48, d=2048, heads=32, kv_heads=4, head=128, ffn=768, experts=128,
                           used=8, tied=False, bias=False, qk_norm=True, rope_base=1e6, context=40960, eps=1e-6),
+    # inputs: width of a layer's row of the per-layer table; shared: last layers without keys and values.
+    "gemma-3n-e2b": dict(arch="gemma3n", layers=30, d=2048, heads=8, kv_heads=2, head=256, ffn=8192, tied=True,
+                         bias=False, qk_norm=True, rope_base=1e6, context=32768, eps=1e-6, streams=4, inputs=256,
+                         rank=64, shared=10, window=512),
 }
 
 # name: GGUF type id, weights per block, bytes per block, deviation of a weight for unit scale, layout of the scales
@@ -107,6 +111,9 @@ def string(text):
 def pair(key, value):
     if isinstance(value, str):
         return string(key) + struct.pack("<I", 8) + string(value)
+    if isinstance(value, list):  # of booleans or floats
+        kind, code = (7, "?") if isinstance(value[0], bool) else (6, "f")
+        return string(key) + struct.pack(f"<IIQ{len(value)}{code}", 9, kind, len(value), *value)
     if isinstance(value, float):
         return string(key) + struct.pack("<If", 6, value)
     return string(key) + struct.pack("<II", 4, value)
@@ -115,6 +122,24 @@ def pair(key, value):
 def more_bits(layer, layers):
     """Where llama.cpp's *_K_M mixes give attn_v and ffn_down the larger type."""
     return layer < layers // 8 or layer >= 7 * layers // 8 or (layer - layers // 8) % 3 == 2
+
+
+def stream_tensors(shape, name, plain):
+    """A layer's tensors of Gemma 3n beside attention and feed-forward network."""
+    d, streams, inputs, rank = shape["d"], shape["streams"], shape["inputs"], shape["rank"]
+    yield name + "post_attention_norm.weight", d, 0, "F32", 0
+    yield name + "post_ffw_norm.weight", d, 0, "F32", 0
+    yield name + "laurel_l.weight", d, rank, plain, 0
+    yield name + "laurel_r.weight", rank, d, "F32", 0
+    yield name + "laurel_post_norm.weight", d, 0, "F32", 0
+    yield name + "altup_router.weight", d, streams, "F32", 0
+    yield name + "altup_router_norm.weight", d, 0, "F32", 0
+    yield name + "altup_predict_coef.weight", streams, streams * streams, "F32", 0
+    yield name + "altup_correct_coef.weight", streams, streams, "F32", 0
+    yield name + "altup_correct_scale.weight", d, 0, "F32", 0
+    yield name + "inp_gate.weight", d, inputs, plain, 0
+    yield name + "proj.weight", inputs, d, plain, 0
+    yield name + "post_norm.weight", d, 0, "F32", 0
 
 
 def tensors_of(shape, mix, vocab):
@@ -139,6 +164,8 @@ def tensors_of(shape, mix, vocab):
             yield name + "attn_q_norm.weight", shape["head"], 0, "F32", 0
             yield name + "attn_k_norm.weight", shape["head"], 0, "F32", 0
         yield name + "attn_output.weight", q_width, d, plain, 0
+        if shape.get("streams"):
+            yield from stream_tensors(shape, name, plain)
         yield name + "ffn_norm.weight", d, 0, "F32", 0
         if experts:
             yield name + "ffn_gate_inp.weight", d, experts, "F32", 0
@@ -150,6 +177,13 @@ def tensors_of(shape, mix, vocab):
         yield name + "ffn_up.weight", d, ffn, plain, 0
         yield name + "ffn_down.weight", ffn, d, important, 0
     yield "output_norm.weight", d, 0, "F32", 0
+    if shape.get("streams"):
+        inputs = shape["layers"] * shape["inputs"]
+        yield "per_layer_token_embd.weight", inputs, vocab, embedding, 0
+        yield "per_layer_model_proj.weight", d, inputs, plain, 0
+        yield "per_layer_proj_norm.weight", shape["inputs"], 0, "F32", 0
+        yield "altup_proj.weight", d, d, plain, shape["streams"] - 1
+        yield "altup_unembd_proj.weight", d, d, plain, shape["streams"] - 1
     if not shape["tied"]:
         yield "output.weight", d, vocab, embedding, 0
 
@@ -165,7 +199,7 @@ def tensor_bytes(columns, rows, kind):
 
 def write_tensor(out, rng, name, columns, rows, kind):
     if kind == "F32":
-        norm = name.endswith("norm.weight")
+        norm = name.endswith(("norm.weight", "correct_scale.weight"))
         deviation = 2 / math.sqrt(columns) if rows else 0.1
         values = np.ones(columns) if norm else rng.normal(0, deviation, columns * max(rows, 1))
         out.write(values.astype("<f4").tobytes())
@@ -201,7 +235,16 @@ def write_file(path, shape, mix, tokenizer, seed):
     if shape.get("experts"):
         pairs += [pair(arch + ".expert_count", shape["experts"]), pair(arch + ".expert_used_count", shape["used"]),
                   pair(arch + ".expert_feed_forward_length", shape["ffn"])]
-    if shape["heads"] * shape["head"] != shape["d"]:
+    if shape.get("streams"):
+        layers = shape["layers"]
+        pairs += [pair(arch + ".altup.active_idx", 0), pair(arch + ".altup.num_inputs", shape["streams"]),
+                  pair(arch + ".embedding_length_per_layer_input", shape["inputs"]),
+                  pair(arch + ".attention.shared_kv_layers", shape["shared"]),
+                  pair(arch + ".attention.sliding_window", shape["window"]),
+                  pair(arch + ".attention.sliding_window_pattern", [layer % 5 < 4 for layer in range(layers)]),
+                  pair(arch + ".activation_sparsity_scale",
+                       [1.6448533535 if layer < 10 else -math.inf for layer in range(layers)])]
+    if shape["heads"] * shape["head"] != shape["d"] or arch == "gemma3n":
         pairs += [pair(arch + ".attention.key_length", shape["head"]),
                   pair(arch + ".attention.value_length", shape["head"])]
     pairs += [raw for key, raw in tokenizer.pairs.items() if key.startswith("tokenizer.")]

@@ -62,6 +62,23 @@ int64_t ArchKeys::integer_or(std::string_view name, int64_t fallback, int64_t mi
   return has(name) ? integer(name, min, max) : fallback;
 }
 
+int64_t ArchKeys::uniform_integer(std::string_view name, int64_t layers, int64_t min, int64_t max) const {
+  const GgufValue* value = metadata_.find(key(name));
+  if (value == nullptr || value->type != GgufValueType::kArray) return integer(name, min, max);
+  const std::vector<int64_t> all = metadata_.integers(key(name)).value();
+  if (static_cast<int64_t>(all.size()) != layers) {
+    throw bad_model("key \"{}\" is an array of {}, expected one number for each of {} layers", key(name),
+                    all.size(), layers);
+  }
+  for (const int64_t n : all) {
+    if (n != all[0] || n < min || n > max) {
+      throw bad_model("key \"{}\" holds {} and {}, expected one number from {} to {} for all layers",
+                      key(name), all[0], n, min, max);
+    }
+  }
+  return all[0];
+}
+
 double ArchKeys::number(std::string_view name, double min, double max) const {
   const double x = metadata_.number(key(name)).value();
   if (!(x >= min && x <= max)) {
@@ -84,7 +101,7 @@ ModelConfig read_shape(const ArchKeys& keys) {
   c.layers = keys.integer("block_count", 1, 1024);
   c.kv_layers = c.layers;
   c.d_model = keys.integer("embedding_length", 1, 1 << 18);
-  c.ffn = keys.integer("feed_forward_length", 1, 1 << 20);
+  c.ffn = keys.uniform_integer("feed_forward_length", c.layers, 1, 1 << 20);
   c.context_train = keys.integer("context_length", 1, int64_t{1} << 30);
   c.heads = keys.integer("attention.head_count", 1, 1024);
   c.kv_heads = keys.integer_or("attention.head_count_kv", c.heads, 1, 1024);

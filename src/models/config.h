@@ -28,6 +28,8 @@ class ArchKeys {
   bool has(std::string_view name) const { return metadata_.has(key(name)); }
   int64_t integer(std::string_view name, int64_t min, int64_t max) const;
   int64_t integer_or(std::string_view name, int64_t fallback, int64_t min, int64_t max) const;
+  /// As integer(), or an array of one such number per layer, which must all be the same.
+  int64_t uniform_integer(std::string_view name, int64_t layers, int64_t min, int64_t max) const;
   /// In [min, max]; fallback is not checked.
   double number(std::string_view name, double min, double max) const;
   double number_or(std::string_view name, double fallback, double min, double max) const;

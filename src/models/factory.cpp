@@ -16,6 +16,7 @@ constexpr Architecture kArchitectures[] = {
     {"qwen2", make_qwen2},        //
     {"qwen3", make_qwen3},        //
     {"gemma3", make_gemma3},      //
+    {"gemma3n", make_gemma3n},    //
     {"phi3", make_phi3},          //
     {"qwen2moe", make_qwen2moe},  //
     {"qwen3moe", make_qwen3moe},  //

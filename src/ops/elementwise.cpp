@@ -49,6 +49,16 @@ void scale_in_place(Context& ctx, float* x, float factor, int64_t rows, int64_t 
                 [&](int64_t i, int64_t count) { ctx.kernels.floats.scale(x + i, factor, count, x + i); });
 }
 
+void mul_rows(Context& ctx, const float* x, const float* weight, int64_t rows, int64_t n,
+              float* out) noexcept {
+  over_rows(ctx, rows, n, [&](int64_t r) { ctx.kernels.floats.mul(x + r * n, weight, n, out + r * n); });
+}
+
+void gaussian_topk(Context& ctx, float* x, float multiplier, int64_t rows, int64_t n) noexcept {
+  over_rows(ctx, rows, n,
+            [&](int64_t r) { ctx.kernels.floats.gaussian_topk(x + r * n, multiplier, n, x + r * n); });
+}
+
 void scale_by_sigmoid(Context& ctx, float* x, const float* gates, int64_t rows, int64_t n) noexcept {
   over_rows(ctx, rows, n, [&](int64_t r) {
     const float negated = -gates[r];

@@ -16,6 +16,11 @@ void layer_norm(Context& ctx, const float* x, const float* weight, const float* 
 /// x = x + y over rows * n elements.
 void add_in_place(Context& ctx, float* x, const float* y, int64_t rows, int64_t n) noexcept;
 void scale_in_place(Context& ctx, float* x, float factor, int64_t rows, int64_t n) noexcept;
+/// out[r] = x[r] * weight[n]; out may be x.
+void mul_rows(Context& ctx, const float* x, const float* weight, int64_t rows, int64_t n,
+              float* out) noexcept;
+/// x[r] = max(0, x[r] - (mean + multiplier * standard deviation of x[r])).
+void gaussian_topk(Context& ctx, float* x, float multiplier, int64_t rows, int64_t n) noexcept;
 /// x[r] = x[r] * sigmoid(gates[r]), row by row; sigmoid(g) = 1 / (1 + exp(-g)).
 void scale_by_sigmoid(Context& ctx, float* x, const float* gates, int64_t rows, int64_t n) noexcept;
 /// out = silu(gate) * up, element-wise; out may be gate.

@@ -63,6 +63,21 @@ std::vector<float> run_all(const FloatKernels& f, int64_t n, float scale) {
   return all;
 }
 
+/// As run_all, of the functions that only gemma3n needs.
+std::vector<float> run_gemma3n(const FloatKernels& f, int64_t n, float scale) {
+  const std::vector<float> x = random_floats(n + 1, 1, scale);
+  std::vector<float> out(static_cast<size_t>(n));
+  f.gaussian_topk(x.data() + 1, 0.5f, n, out.data());
+  out.push_back(f.mean_square(x.data() + 1, n));
+  return out;
+}
+
+uint64_t hash_of(const std::vector<float>& all) {
+  uint64_t hash = 0xcbf29ce484222325u;  // FNV-1a
+  for (const float x : all) hash = (hash ^ std::bit_cast<uint32_t>(x)) * 0x100000001b3u;
+  return hash;
+}
+
 TEST(FloatOps, EveryTierGivesTheBitsOfGeneric) {
   const FloatKernels generic = floats_of(CpuTier::kGeneric);
   for (CpuTier tier : supported_tiers()) {
@@ -70,6 +85,8 @@ TEST(FloatOps, EveryTierGivesTheBitsOfGeneric) {
     for (int64_t n : kLengths) {
       for (float scale : {0.1f, 3.0f, 60.0f, 1e4f}) {
         EXPECT_TRUE(same_bits(run_all(generic, n, scale), run_all(f, n, scale)))
+            << name(tier) << " n=" << n << " scale=" << scale;
+        EXPECT_TRUE(same_bits(run_gemma3n(generic, n, scale), run_gemma3n(f, n, scale)))
             << name(tier) << " n=" << n << " scale=" << scale;
       }
     }
@@ -96,11 +113,9 @@ TEST(FloatOps, EveryTierGivesTheBitsOfGenericOverTheWholeRangeOfExpAndTanh) {
 
 // Ties compilers and machines together: a change of this number is a change of every model's bits.
 TEST(FloatOps, TheBitsAreThoseOfEveryCompiler) {
-  uint64_t hash = 0xcbf29ce484222325u;  // FNV-1a
-  for (float x : run_all(floats_of(supported_tiers().back()), 1023, 3.0f)) {
-    hash = (hash ^ std::bit_cast<uint32_t>(x)) * 0x100000001b3u;
-  }
-  EXPECT_EQ(hash, 10046967436939100760u);
+  const FloatKernels f = floats_of(supported_tiers().back());
+  EXPECT_EQ(hash_of(run_all(f, 1023, 3.0f)), 10046967436939100760u);
+  EXPECT_EQ(hash_of(run_gemma3n(f, 1023, 3.0f)), 11646266775696676040u);
 }
 
 /// Distance of `got` from `want` in units of the last place of float at `want`.
@@ -211,6 +226,24 @@ TEST(FloatOps, NormsAgreeWithDouble) {
       const double want_layer = (x[i] - mean) / std::sqrt(central / count + 1e-5) * w[i] + x[i];
       EXPECT_NEAR(rms[i], want_rms, 1e-6 * (1.0 + std::fabs(want_rms)));
       EXPECT_NEAR(layer[i], want_layer, 1e-5 * (1.0 + std::fabs(want_layer)));
+    }
+  }
+}
+
+TEST(FloatOps, GaussianTopkAndMeanSquareAgreeWithDouble) {
+  const FloatKernels f = floats_of(supported_tiers().back());
+  for (int64_t n : kLengths) {
+    const std::vector<float> x = random_floats(n, 8, 4.0f);
+    double sum = 0.0, squares = 0.0, central = 0.0;
+    for (float v : x) sum += v, squares += static_cast<double>(v) * v;
+    const double count = static_cast<double>(n), mean = sum / count;
+    for (float v : x) central += (v - mean) * (v - mean);
+    EXPECT_NEAR(f.mean_square(x.data(), n), squares / count, 1e-6 * squares / count);
+    for (const float multiplier : {-0.5f, 0.0f, 1.25f}) {
+      std::vector<float> out(x.size());
+      f.gaussian_topk(x.data(), multiplier, n, out.data());
+      const double cutoff = mean + static_cast<double>(multiplier) * std::sqrt(central / count);
+      for (size_t i = 0; i < x.size(); ++i) EXPECT_NEAR(out[i], std::max(0.0, x[i] - cutoff), 1e-5);
     }
   }
 }

@@ -59,8 +59,8 @@ TEST(HostileModel, IsRefusedOrRuns) {
   fill_floats(choose_cpu_tier(), table);
   Context ctx{pool, table};
   int refused = 0, ran = 0;
-  for (const char* name : {"llama3", "mistral", "qwen2_yarn", "qwen3", "gemma3_scaled", "phi3_long",
-                           "deepseek2_lite", "deepseek3", "gpt_oss"}) {
+  for (const char* name : {"llama3", "mistral", "qwen2_yarn", "qwen3", "gemma3_scaled", "gemma3n",
+                           "phi3_long", "deepseek2_lite", "deepseek3", "gpt_oss"}) {
     const nlohmann::json original = testing::read_tiny_model(name).json;
     for (uint64_t seed = 0; seed < 60; ++seed) {
       Dice dice(seed);

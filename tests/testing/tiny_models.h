@@ -21,9 +21,10 @@ namespace mete::testing {
 
 /// Every golden model. "phi3_short" is the file of "phi3_long" loaded for a shorter context.
 inline constexpr std::array kTinyModels = {
-    "llama",    "llama3",   "llama_linear",  "llama_yarn", "mistral",        "qwen2",      "qwen2_yarn",
-    "qwen3",    "gemma3",   "gemma3_scaled", "phi3",       "phi3_long",      "phi3_short", "mixtral",
-    "qwen2moe", "qwen3moe", "olmoe",         "deepseek2",  "deepseek2_lite", "deepseek3",  "gpt_oss"};
+    "llama",          "llama3",    "llama_linear", "llama_yarn",    "mistral",      "qwen2",
+    "qwen2_yarn",     "qwen3",     "gemma3",       "gemma3_scaled", "phi3",         "phi3_long",
+    "phi3_short",     "mixtral",   "qwen2moe",     "qwen3moe",      "olmoe",        "deepseek2",
+    "deepseek2_lite", "deepseek3", "gpt_oss",      "gemma3n",       "gemma3n_three"};
 
 struct TinyModel {
   nlohmann::json json;        ///< see tests/golden/models/make.py
@@ -69,6 +70,12 @@ inline void set_metadata(GgufWriter& writer, const std::string& key, const nlohm
   if (type == "str") writer.set(key, std::string_view(value.get_ref<const std::string&>()));
   if (type == "[str]") writer.set_array(key, value.get<std::vector<std::string>>());
   if (type == "[f32]") writer.set_array(key, value.get<std::vector<float>>());
+  if (type == "[f32bits]") {
+    std::vector<float> floats;
+    for (const uint32_t bits : value.get<std::vector<uint32_t>>())
+      floats.push_back(std::bit_cast<float>(bits));
+    writer.set_array(key, floats);
+  }
   if (type == "[i32]") writer.set_array(key, value.get<std::vector<int32_t>>());
 }
 

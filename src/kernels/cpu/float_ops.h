@@ -34,6 +34,10 @@ struct FloatKernels {
   /// out = weights[0] * rows[0], then out = fma(weights[i], rows[i], out) for i = 1 .. count - 1; count >= 1.
   void (*weighted_sum)(const float* const* rows, const float* weights, int64_t count, int64_t n,
                        float* out) noexcept;
+  /// Mean of x^2.
+  float (*mean_square)(const float* x, int64_t n) noexcept;
+  /// out = max(0, x - (mean + multiplier * sqrt(variance))) over the row's n elements. out may be x.
+  void (*gaussian_topk)(const float* x, float multiplier, int64_t n, float* out) noexcept;
   /// out = cap * tanh(x / cap)
   void (*softcap)(const float* x, float cap, int64_t n, float* out) noexcept;
   /// Rotates the first 2 * half elements of each of `heads` vectors of `dim` floats at x, in place, by the

@@ -24,14 +24,17 @@ inline void store_width(float* p, F16 x, int64_t width) {
   }
 }
 
-void rms_norm_kernel(const float* x, const float* weight, float eps, int64_t n, float* out) noexcept {
+float mean_square_kernel(const float* x, int64_t n) noexcept {
   F16 squares = zero();
   for_each_16(n, [&](int64_t i, int64_t width) {
     const F16 v = load_width(x + i, width);
     squares = fma(v, v, squares);
   });
-  const float mean = sum_lanes(squares) / static_cast<float>(n);
-  const F16 factor = set1(1.0f / __builtin_sqrtf(mean + eps));
+  return sum_lanes(squares) / static_cast<float>(n);
+}
+
+void rms_norm_kernel(const float* x, const float* weight, float eps, int64_t n, float* out) noexcept {
+  const F16 factor = set1(1.0f / __builtin_sqrtf(mean_square_kernel(x, n) + eps));
   for_each_16(n, [&](int64_t i, int64_t width) {
     F16 v = mul(load_width(x + i, width), factor);
     if (weight != nullptr) v = mul(v, load_width(weight + i, width));
@@ -39,19 +42,35 @@ void rms_norm_kernel(const float* x, const float* weight, float eps, int64_t n, 
   });
 }
 
-void layer_norm_kernel(const float* x, const float* weight, const float* bias, float eps, int64_t n,
-                       float* out) noexcept {
+float mean_kernel(const float* x, int64_t n) noexcept {
   F16 sums = zero();
   for_each_16(n, [&](int64_t i, int64_t width) { sums = add(sums, load_width(x + i, width)); });
-  const float mean = sum_lanes(sums) / static_cast<float>(n);
+  return sum_lanes(sums) / static_cast<float>(n);
+}
+
+float variance_kernel(const float* x, float mean, int64_t n) noexcept {
   F16 squares = zero();
   for_each_16(n, [&](int64_t i, int64_t width) {
     F16 v = sub(load_width(x + i, width), set1(mean));
     if (width < 16) v = select(mask_of(static_cast<uint16_t>((1u << width) - 1u)), v, zero());
     squares = fma(v, v, squares);
   });
-  const float variance = sum_lanes(squares) / static_cast<float>(n);
-  const F16 factor = set1(1.0f / __builtin_sqrtf(variance + eps));
+  return sum_lanes(squares) / static_cast<float>(n);
+}
+
+void gaussian_topk_kernel(const float* x, float multiplier, int64_t n, float* out) noexcept {
+  const float mean = mean_kernel(x, n);
+  const float deviation = __builtin_sqrtf(variance_kernel(x, mean, n));
+  const F16 cutoff = set1(__builtin_fmaf(multiplier, deviation, mean));
+  for_each_16(n, [&](int64_t i, int64_t width) {
+    store_width(out + i, max(zero(), sub(load_width(x + i, width), cutoff)), width);
+  });
+}
+
+void layer_norm_kernel(const float* x, const float* weight, const float* bias, float eps, int64_t n,
+                       float* out) noexcept {
+  const float mean = mean_kernel(x, n);
+  const F16 factor = set1(1.0f / __builtin_sqrtf(variance_kernel(x, mean, n) + eps));
   for_each_16(n, [&](int64_t i, int64_t width) {
     F16 v = mul(sub(load_width(x + i, width), set1(mean)), factor);
     if (weight != nullptr) v = mul(v, load_width(weight + i, width));
@@ -200,6 +219,8 @@ inline void fill(FloatKernels& f) {
   f.gelu_mul = gelu_mul_kernel;
   f.swiglu_clamped = swiglu_clamped_kernel;
   f.weighted_sum = weighted_sum_kernel;
+  f.mean_square = mean_square_kernel;
+  f.gaussian_topk = gaussian_topk_kernel;
   f.softcap = softcap_kernel;
   f.rope = rope_kernel;
   f.exp = exp_kernel;
