@@ -15,6 +15,13 @@ namespace mete {
 namespace {
 
 constexpr float kMasked = -std::numeric_limits<float>::infinity();
+constexpr size_t kMany = 16384;  // allowed tokens beyond which a list of all costs more than a search
+
+size_t count_allowed(std::span<const uint64_t> mask) {
+  size_t count = 0;
+  for (const uint64_t word : mask) count += static_cast<size_t>(std::popcount(word));
+  return count;
+}
 
 }  // namespace
 
@@ -134,8 +141,9 @@ void Sampler::load_allowed(std::span<const float> logits, std::span<const uint64
   list_.sorted = false;
 }
 
-/// The k best of the row without a list of all: a heap with the worst of the best at its front.
-void Sampler::load_top_k(std::span<const float> logits, size_t k) {
+/// The k best of the row, or of its allowed tokens, without a list of all: a heap with the worst of the best
+/// at its front.
+void Sampler::load_top_k(std::span<const float> logits, size_t k, std::span<const uint64_t> allowed) {
   constexpr size_t kBlock = 16;  // skipped whole where nothing is above the worst of the best
   report_.nan_logits = count_nans(logits);
   auto& best = list_.items;
@@ -150,6 +158,7 @@ void Sampler::load_top_k(std::span<const float> logits, size_t k) {
     }
     for (size_t i = begin; i < end; ++i) {
       const Candidate candidate{static_cast<int32_t>(i), bounded_logit(logits[i]), 0.0};
+      if (!allowed.empty() && !mask_allows(allowed, candidate.id)) continue;
       if (best.size() == k) {
         if (!(candidate.logit > best.front().logit)) continue;
         std::pop_heap(best.begin(), best.end(), ranks_before);
@@ -201,10 +210,10 @@ std::span<const Candidate> Sampler::process(std::span<const float> logits, uint6
   report_ = {};
   pending_ = true;
   const size_t k = leading_top_k();
-  if (!allowed.empty()) {
+  if (!allowed.empty() && (k == 0 || count_allowed(allowed) <= std::max(k, kMany))) {
     load_allowed(logits, allowed);
   } else if (k > 0 && k < logits.size()) {
-    load_top_k(logits, k);
+    load_top_k(logits, k, allowed);
   } else {
     load(logits);
   }

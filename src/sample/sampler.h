@@ -55,7 +55,7 @@ class Sampler {
  private:
   void load(std::span<const float> logits);
   void load_allowed(std::span<const float> logits, std::span<const uint64_t> allowed);
-  void load_top_k(std::span<const float> logits, size_t k);
+  void load_top_k(std::span<const float> logits, size_t k, std::span<const uint64_t> allowed);
   void apply(SamplerStage stage, uint64_t position);
   bool neutral(SamplerStage stage) const;
   /// k if top-k is the first stage that does anything, else 0.

@@ -12,6 +12,7 @@
 #include "base/rng.h"
 #include "sample/order.h"
 #include "sample/stages.h"
+#include "text/grammar.h"
 
 namespace {
 size_t g_allocations = 0;  // counted by the replaced operator new of this test program
@@ -309,6 +310,36 @@ TEST(Sampler, BadRowsAreDefinedAndReported) {
     Sampler banned(params, nullptr, 4);
     EXPECT_EQ(banned.sample(std::vector<float>{1.0f, 3.0f, 2.0f, 0.0f}, 0), 1);
     EXPECT_TRUE(banned.report().all_masked);
+  }
+}
+
+/// With many allowed tokens the k best are searched for, with few, or with a bias, all are listed first.
+TEST(Sampler, TheBestOfTheAllowedAreTheSameHoweverTheyAreFound) {
+  constexpr int32_t kLarge = 40000;
+  SamplingParams params;
+  params.top_k = 50;
+  SamplingParams listed = params;
+  listed.logit_bias = {{7, 0.0f}};
+  Sampler searching(params, nullptr, kLarge), listing(listed, nullptr, kLarge);
+  for (uint64_t seed = 0; seed < 8; ++seed) {
+    std::vector<float> logits = random_logits(seed, kLarge);
+    for (float& x : logits) x = std::round(x * 8) / 8;  // many are equal
+    logits[3] = std::nanf("");
+    std::vector<uint64_t> mask(kLarge / 64, 0);
+    for (size_t i = 0; i < mask.size(); ++i) {
+      for (int part = 0; part < (seed % 2 == 0 ? 3 : 1); ++part) {
+        mask[i] |= random_bits(seed, i, Purpose::kTest) >> part;
+      }
+    }
+    const auto expected = listing.process(logits, 0, mask);
+    const auto found = searching.process(logits, 0, mask);
+    ASSERT_EQ(found.size(), expected.size());
+    for (size_t i = 0; i < found.size(); ++i) {
+      EXPECT_TRUE(mask_allows(mask, found[i].id));
+      EXPECT_EQ(found[i].id, expected[i].id);
+      EXPECT_EQ(found[i].p, expected[i].p);
+    }
+    EXPECT_EQ(searching.sample(logits, seed, mask), listing.sample(logits, seed, mask));
   }
 }
 
