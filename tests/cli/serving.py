@@ -25,7 +25,8 @@ class Server:
         args = [BINARY, "serve", "-m", str(model or tiny_model()), "--port", "0", "--log-format", "json"]
         self.process = subprocess.Popen([*args, *map(str, options)], stderr=subprocess.PIPE)
         self.log, self.wake = [], threading.Condition()
-        threading.Thread(target=self._read_log, daemon=True).start()
+        self.reader = threading.Thread(target=self._read_log, daemon=True)
+        self.reader.start()
         self.port = int(self.wait_for("listening")["address"].rsplit(":", 1)[1])
         if wait:
             self.wait_for("ready")
@@ -58,7 +59,11 @@ class Server:
     def __exit__(self, *_):
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
+        self.reader.join()
         self.process.stderr.close()
+        reports = [line["text"] for line in self.log if "Sanitizer" in line.get("text", "")]
+        if reports:
+            raise AssertionError("".join(line.get("text", "") for line in self.log))
 
     def connect(self, timeout=60):
         return http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
