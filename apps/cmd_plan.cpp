@@ -31,6 +31,7 @@ nlohmann::ordered_json plan_json(const MemoryPlan& plan, const ModelConfig& mode
     out["experts_used"] = model.experts.used;
     out["slots_per_layer"] = plan.slots_per_layer;
     out["hit_rate"] = forecast.hit_rate;
+    out["hit_rate_from"] = forecast.hit_rate_from;
     out["disk_bytes_per_token"] = forecast.disk_bytes_per_token;
   }
   out["memory_bytes_per_token"] = forecast.memory_bytes_per_token;
@@ -68,7 +69,10 @@ int cmd_plan(const std::vector<std::string>& args) {
       "mete plan");
   ModelOptions options;
   bool json = false;
+  std::string trace_path;
   options.add_to(app);
+  app.add_option("--trace", trace_path,
+                 "routing trace (mete inspect --routing) from which the hit rate is predicted");
   app.add_flag("--json", json, "print one JSON object on stdout and nothing else");
   if (const int code = parse(app, args); code >= 0) return code;
   if (!options.memory_file.empty() && !options.memory.empty())
@@ -79,7 +83,16 @@ int cmd_plan(const std::vector<std::string>& args) {
   const ModelConfig model = read_model_config(file);
   const MemoryDemand demand = memory_demand(config, model);
   const MemoryPlan plan = plan_memory(file, model, demand).value();
-  const Forecast forecast = make_forecast(model, plan, demand.kv, config.threads);
+  std::optional<ReplayedRate> replayed;
+  if (!trace_path.empty()) {
+    if (model.experts.layers.empty())
+      throw bad_usage("--trace has no effect: {} has no routed experts", config.model_path);
+    const std::string text = read_text_file(trace_path);
+    const auto trace = RoutingTrace::parse({reinterpret_cast<const uint8_t*>(text.data()), text.size()});
+    if (!trace) throw bad_model("{}: {}", trace_path, trace.error().message());
+    replayed = replay_plan(*trace, model, plan, config.experts);
+  }
+  const Forecast forecast = make_forecast(model, plan, demand.kv, config.threads, replayed);
   if (json) {
     std::printf("%s\n", plan_json(plan, model, forecast).dump(2).c_str());
   } else {

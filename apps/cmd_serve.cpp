@@ -202,13 +202,18 @@ int64_t choose_kv_tokens(const ServeOptions& o, const RuntimeConfig& runtime) {
   const int64_t context =
       runtime.context > 0 ? runtime.context : std::min(model.context_train, int64_t{1} << 20);
   const int64_t asked = context * o.parallel;
-  const int64_t width = model.head_dim + (model.value_in_key ? 0 : model.value_dim);
-  const auto bytes_per_token =
-      static_cast<double>(model.kv_layers * model.kv_heads * width) * 2;  // 16 bits at most
+  KvConfig kv = memory_demand(runtime, model).kv;
+  kv.window_sequences = window_sequences(runtime.max_seqs);
+  kv.step_rows = runtime.max_rows;
   const double left = static_cast<double>(memory_available()) - static_cast<double>(file.file_bytes());
-  const auto fits = static_cast<int64_t>(std::max(0.0, left / 2) / bytes_per_token);
-  if (asked <= fits) return asked;
-  const int64_t tokens = std::max(context, fits);
+  const auto fits = [&](int64_t tokens) {
+    kv.max_slots = tokens;
+    return static_cast<double>(kv_cache_bytes(kv)) <= left / 2;
+  };
+  if (fits(asked)) return asked;
+  int64_t tokens = context, too_many = asked;  // a sequence of the longest length fits, or is tried
+  while (too_many - tokens > 256)
+    (fits((tokens + too_many) / 2) ? tokens : too_many) = (tokens + too_many) / 2;
   fmt::print(
       stderr,
       "mete serve: KV memory for {} tokens instead of {} (-np {} times -c {}): {:.0f} MiB are free beside "

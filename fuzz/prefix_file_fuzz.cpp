@@ -32,7 +32,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   std::string bytes(reinterpret_cast<const char*>(data + 1), size - 1);
   if (data[0] % 2 == 1 && bytes.size() >= kHead) {
     const uint64_t head[11] = {0, 0, 0, 0, 0, 0, kPage, kBlock, 0, 100, bytes[0] & 7u};
-    std::memcpy(bytes.data(), "METEKV01", 8);
+    std::memcpy(bytes.data(), "METEKV02", 8);
     std::memcpy(bytes.data() + 8, head, sizeof head);
     set_checksum(bytes, 0, kHead, 0);
     for (uint64_t i = 0; i < 8; ++i) set_checksum(bytes, kHead + 8 + i * (kRecord + 8), kRecord, i);

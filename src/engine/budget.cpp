@@ -95,6 +95,8 @@ MemoryLines Planner::lines(const MemoryPlan& plan) const {
   const auto kv_bytes = [&](int64_t slots) {
     kv.max_slots = slots;
     kv.sequence_slots = plan.context;
+    kv.window_sequences = window_sequences(demand_.max_seqs);
+    kv.step_rows = plan.max_rows;
     return static_cast<int64_t>(kv_cache_bytes(kv) + kv_table_bytes(kv, demand_.max_seqs));
   };
   const int64_t slots_of_context =
@@ -280,6 +282,8 @@ Result<MemoryPlan> Planner::run() {
 }
 
 }  // namespace
+
+int64_t window_sequences(int64_t max_seqs) { return 2 * max_seqs; }
 
 const char* name(MemoryItem item) {
   constexpr const char* kNames[] = {"weights",     "kv",          "prefix_cache", "experts", "embeddings",

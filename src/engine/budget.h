@@ -79,6 +79,9 @@ struct MemoryPlan {
   std::string lines_text() const;  ///< "weights 92.1, kv 22.5, ... MiB": lines that are not 0
 };
 
+/// Windows for which sliding layers have KV pages: as many kept prefixes as sequences that run.
+int64_t window_sequences(int64_t max_seqs);
+
 /// The trained context, as far as the engine can go, if `asked` is 0. Error (kUsage) beyond that limit.
 Result<int64_t> choose_context(int64_t asked, const ModelConfig& model);
 

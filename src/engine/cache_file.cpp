@@ -82,6 +82,12 @@ Status recompute(Runtime& runtime, PrefixCache& cache, int32_t node) {
     const BlockId block = cache.tree().block(node);
     if (restored) kv.attach(seq, {&block, 1}, static_cast<int64_t>(page));
     Result<std::vector<float>> state = last_state(runtime, seq, tokens, restored ? page : 0);
+    if (state && !restored && !kv.whole(block)) {  // what is left of the page is compared
+      const BlockId fresh = kv.share(seq, 0);
+      if (fresh < 0) return run_failure("a page cannot be computed anew");
+      kv.complete(block, fresh);
+      kv.drop_block(fresh);
+    }
     kv.release(seq);
     if (!state) return state.error();
     states[restored ? 1 : 0] = *std::move(state);
@@ -109,6 +115,7 @@ Status Engine::save_cache(const std::string& path) {
     record.parent = parent == PrefixTree::kNone ? -1 : index.at(parent);
     record.salt = tree.salt(node);
     record.tokens.assign(tree.tokens(node).begin(), tree.tokens(node).end());
+    record.whole = runtime_.kv().whole(tree.block(node));
     runtime_.kv().read_block(tree.block(node), record.kv);
     if (Status added = writer->add(record); !added) return added;
     index.emplace(node, static_cast<int64_t>(index.size()));
@@ -143,7 +150,7 @@ Result<RestoredCache> Engine::restore_from(std::istream& in, const std::string& 
     if (*next == nullptr) break;
     const PrefixRecord& record = **next;
     const bool orphan = record.parent >= 0 && nodes[static_cast<size_t>(record.parent)] == PrefixTree::kNone;
-    const BlockId block = orphan ? -1 : runtime_.kv().write_block(record.kv);
+    const BlockId block = orphan ? -1 : runtime_.kv().write_block(record.kv, record.whole);
     nodes.push_back(PrefixTree::kNone);
     if (block < 0) {
       restored.left_out += static_cast<int64_t>(record.tokens.size());

@@ -141,10 +141,13 @@ EngineStats Engine::stats() const {
   s.queued = static_cast<int64_t>(waiting_.size());
   s.running = static_cast<int64_t>(running_.size());
   s.page_slots = kv.config().page_slots;
-  s.pages = kv.total_pages() / kv.lists();
+  s.pages = kv.max_blocks();
   s.kv_slots_total = s.pages * s.page_slots;
   s.kv_slots_cached = cache_ ? cache_->unused_blocks() * s.page_slots : 0;
-  s.kv_slots_used = s.kv_slots_total - kv.free_slots() - s.kv_slots_cached;
+  const int64_t used = kv.total_pages() - kv.free_pages() - (cache_ ? cache_->unused_pages() : 0);
+  // Where layers slide a token has fewer pages the further it lies back.
+  s.kv_slots_used =
+      std::min(used * s.kv_slots_total / kv.total_pages(), s.kv_slots_total - s.kv_slots_cached);
   return s;
 }
 

@@ -129,16 +129,17 @@ std::optional<size_t> Engine::places_beside(const Sequence& seq) const {
   size_t kept = std::min(running_.size(), static_cast<size_t>(config_.max_running) - 1);
   if (kept < firm) return std::nullopt;
   const KvCache& kv = runtime_.kv();
-  const auto blocks = [&](int64_t slots) {
-    return (slots + kv.config().page_slots - 1) / kv.config().page_slots;
+  const auto needs = [&](const Sequence& s) {
+    return kv.sequence_pages(static_cast<int64_t>(s.tokens.size())) + kv.lists();
   };
-  const auto needs = [&](const Sequence& s) { return blocks(static_cast<int64_t>(s.tokens.size())) + 1; };
-  int64_t room = kv.free_pages() / kv.lists() - needs(seq);
+  int64_t room = kv.free_pages() - needs(seq);
   if (cache_) {
-    room += cache_->unused_blocks() + cache_->find(seq.request.cache_salt, seq.tokens).held_pages;
+    const int64_t held = cache_->find(seq.request.cache_salt, seq.tokens).held_pages;
+    room += cache_->unused_pages() + held * kv.full_lists();
   }
   for (size_t i = 0; i < running_.size(); ++i) {
-    room += blocks(running_[i]->cached);  // shared pages count more than once: admit() looks again
+    // Shared pages count more than once: admit() looks again.
+    room += kv.sequence_pages(running_[i]->cached);
     if (i < kept) room -= needs(*running_[i]);
   }
   for (; room < 0 && kept > 0; --kept) {
@@ -220,6 +221,8 @@ void Engine::grant_rows() {
     for (size_t i = 0; i < running_.size(); ++i) pages += kv.append_pages(running_[i]->kv, granted_[i]);
     const int64_t missing = pages - kv.free_pages();
     if (missing <= 0) break;
+    for (const Sequence* seq : running_) kv.settle(seq->kv);
+    if (kv.free_pages() >= pages) break;
     if (cache_ && cache_->evict(missing) > 0) continue;
     if (running_.size() == 1) {
       fail(*running_[0], fmt::format("KV cache: {} pages are needed, {} are free and no other sequence runs",

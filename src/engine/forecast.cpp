@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "format/machine_profile.h"
+#include "weights/replay.h"
 
 namespace mete {
 namespace {
@@ -30,8 +31,8 @@ double Forecast::tokens_per_s() const {
 std::string Forecast::text(const ModelConfig& model, const MemoryPlan& plan) const {
   std::string out;
   if (!model.experts.layers.empty()) {
-    out = fmt::format("{} of {} experts of each layer in memory: hit rate {:.0f} % if routing were even, ",
-                      plan.slots_per_layer, model.experts.experts, 100 * hit_rate);
+    out = fmt::format("{} of {} experts of each layer in memory: hit rate {:.0f} % {}, ",
+                      plan.slots_per_layer, model.experts.experts, 100 * hit_rate, hit_rate_from);
   }
   out += fmt::format("{:.1f} MB per token from memory at {:.1f} GB/s", memory_bytes_per_token / 1e6,
                      memory_rate / 1e9);
@@ -43,7 +44,32 @@ std::string Forecast::text(const ModelConfig& model, const MemoryPlan& plan) con
                            tokens_per_s(), bound_by_drive() ? "the drive" : "memory");
 }
 
-Forecast make_forecast(const ModelConfig& model, const MemoryPlan& plan, const KvConfig& kv, int threads) {
+ReplayedRate replay_plan(const RoutingTrace& trace, const ModelConfig& model, const MemoryPlan& plan,
+                         const ExpertOptions& options) {
+  const ExpertDeclaration& experts = model.experts;
+  const auto layers = static_cast<int64_t>(experts.layers.size());
+  if (trace.layers != layers || trace.experts != experts.experts || trace.used != experts.used) {
+    throw bad_usage("the trace is of {} layers, {} of {} experts, the model has {} layers, {} of {} experts",
+                    trace.layers, trace.used, trace.experts, layers, experts.used, experts.experts);
+  }
+  LearnedRule rule;
+  ExpertOptions planned = options;
+  planned.slots_per_layer = plan.slots_per_layer;
+  const ExpertStoreConfig store = expert_store_config(planned, experts, &rule);
+  ExpertCacheConfig cache;
+  cache.layers = trace.layers;
+  cache.experts = trace.experts;
+  cache.slots = store.slots;
+  cache.shared = store.shared;
+  cache.replace = store.replace;
+  const ExpertCounts counts = replay(tokens_of(trace), cache);
+  if (counts.hits + counts.misses == 0) throw bad_usage("the trace holds no visits");
+  return {static_cast<double>(counts.hits) / static_cast<double>(counts.hits + counts.misses),
+          name(store.replace.kind)};
+}
+
+Forecast make_forecast(const ModelConfig& model, const MemoryPlan& plan, const KvConfig& kv, int threads,
+                       const std::optional<ReplayedRate>& replayed) {
   Forecast f;
   f.memory_bytes_per_token =
       static_cast<double>(model.bytes_per_token) + kv_bytes(model, kv, static_cast<double>(plan.context) / 2);
@@ -72,6 +98,11 @@ Forecast make_forecast(const ModelConfig& model, const MemoryPlan& plan, const K
   if (!model.experts.layers.empty()) {
     const double experts = static_cast<double>(model.experts.experts);
     f.hit_rate = std::min(1.0, static_cast<double>(plan.slots_per_layer) / experts);
+    f.hit_rate_from = "if routing were even";
+    if (replayed && plan.slots_per_layer < model.experts.experts) {
+      f.hit_rate = replayed->rate;
+      f.hit_rate_from = fmt::format("by the trace with {}, cold misses counted", replayed->policy);
+    }
     const double expert_bytes = static_cast<double>(model.expert_bytes) / experts;  // one of each layer
     f.disk_bytes_per_token = (1 - f.hit_rate) * static_cast<double>(model.experts.used) * expert_bytes;
   }

@@ -112,6 +112,8 @@ Runtime::Runtime(const RuntimeConfig& config)
   KvConfig kv = kv_config(config_, model);
   kv.max_slots = config_.kv_tokens > 0 ? config_.kv_tokens : plan_.context * config_.max_seqs;
   kv.sequence_slots = plan_.context;
+  kv.window_sequences = window_sequences(config_.max_seqs);
+  kv.step_rows = config_.max_rows;
   if (kv.max_slots < plan_.context) {
     throw bad_usage("KV memory of {} tokens (--kv-tokens): expected at least the context, {} (-c)",
                     kv.max_slots, plan_.context);

@@ -13,7 +13,7 @@
 namespace mete {
 namespace {
 
-constexpr std::string_view kMagic = "METEKV01";
+constexpr std::string_view kMagic = "METEKV02";
 
 struct Field {
   const char* name;
@@ -49,7 +49,7 @@ T get(const uint8_t*& from) {
 }
 
 size_t record_bytes(const PrefixIdentity& identity) {  // without its checksum
-  return 3 * sizeof(uint64_t) + identity.page_slots * sizeof(int32_t) + identity.block_bytes;
+  return 4 * sizeof(uint64_t) + identity.page_slots * sizeof(int32_t) + identity.block_bytes;
 }
 
 bool read(std::istream& in, std::vector<uint8_t>& bytes, size_t count) {
@@ -111,6 +111,7 @@ Status PrefixFileWriter::add(const PrefixRecord& record) {
   put(s.bytes, record.parent);
   put(s.bytes, record.salt);
   put(s.bytes, static_cast<uint64_t>(record.tokens.size()));
+  put(s.bytes, static_cast<uint64_t>(record.whole ? 1 : 0));
   for (const int32_t token : record.tokens) put(s.bytes, token);
   s.bytes.resize(record_bytes(s.identity) - record.kv.size(), 0);
   s.bytes.insert(s.bytes.end(), record.kv.begin(), record.kv.end());
@@ -183,6 +184,9 @@ Result<const PrefixRecord*> PrefixFileReader::next() {
     return run_failure("{}: record {} has {} tokens, expected 1 to {}", name_, index, count,
                        identity_.page_slots);
   }
+  const auto whole = get<uint64_t>(from);
+  if (whole > 1) return run_failure("{}: record {} is whole: {}, expected 0 or 1", name_, index, whole);
+  record_.whole = whole == 1;
   if (record_.parent < -1 || record_.parent >= index) {
     return run_failure("{}: record {} follows record {}, expected -1 to {}", name_, index, record_.parent,
                        index - 1);

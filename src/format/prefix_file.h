@@ -31,12 +31,15 @@ struct PrefixRecord {
   int64_t parent = -1;          ///< index of an earlier record that has a whole page; -1: a first page
   uint64_t salt = 0;            ///< equal to the parent's
   std::vector<int32_t> tokens;  ///< 1 .. page_slots
+  bool whole = true;            ///< false: without the KV of layers with a sliding window, zeros in `kv`
   std::vector<uint8_t> kv;      ///< [block_bytes]
 };
 
-/// Layout, little-endian: "METEKV01", the fields of PrefixIdentity, the number of records, XXH3-64 of all
-/// that; then per record parent (i64), salt (u64), number of tokens (u64), tokens ([page_slots] i32, 0 beyond
-/// the number), KV, and XXH3-64 of the record with its index as seed. Nothing follows.
+/// Layout, little-endian: "METEKV02", the fields of PrefixIdentity, the number of records, XXH3-64 of all
+/// that; then per record parent (i64), salt (u64), number of tokens (u64), 1 if it is whole or 0 (u64),
+/// tokens
+/// ([page_slots] i32, 0 beyond the number), KV, and XXH3-64 of the record with its index as seed. Nothing
+/// follows.
 class PrefixFileWriter {
  public:
   /// Writes to `path` + ".tmp"; finish() renames it, so that a file is whole or not there. Errors: kRuntime.

@@ -10,6 +10,19 @@ constexpr int32_t kMaxPosition = 1 << 20;
 /// Sliding layers keep this many positions beyond their window, so that a few tokens can be taken back.
 constexpr int64_t kWindowSlack = 32;
 
+int64_t widest(const KvConfig& c) {
+  return c.windows.empty() ? 0 : *std::max_element(c.windows.begin(), c.windows.end());
+}
+
+int64_t block_count(const KvConfig& c) { return (c.max_slots + c.page_slots - 1) / c.page_slots; }
+
+/// Pages of a sliding list that a settled sequence and the prefixes that it ends hold: the window and the
+/// slack, one page more that is written in part, one that is left in part, and one that a step begins.
+int64_t window_pages(const KvConfig& c) {
+  return (widest(c) + kWindowSlack + c.page_slots - 1) / c.page_slots + 3;
+}
+
+/// Pages of the pool. Those of sliding layers are not set apart: all pages are alike.
 int64_t page_count(const KvConfig& c) {
   kv_layout(c).check().or_throw();
   if (!c.windows.empty() && static_cast<int64_t>(c.windows.size()) != c.kv_layers) {
@@ -19,7 +32,13 @@ int64_t page_count(const KvConfig& c) {
     throw bad_usage("KV cache: {} layers, {} heads, {} slots; each must be at least 1", c.kv_layers,
                     c.kv_heads, c.max_slots);
   }
-  return (c.max_slots + c.page_slots - 1) / c.page_slots * c.kv_layers * c.kv_heads;
+  const int64_t blocks = block_count(c);
+  if (c.windows.empty() || c.window_sequences == 0) return blocks * c.kv_layers * c.kv_heads;
+  const int64_t sliding = std::min(
+      blocks, c.window_sequences * window_pages(c) + (c.step_rows + c.page_slots - 1) / c.page_slots);
+  int64_t pages = 0;
+  for (const int32_t window : c.windows) pages += (window > 0 ? sliding : blocks) * c.kv_heads;
+  return pages;
 }
 
 void sort_unique(std::vector<int64_t>& v) {
@@ -64,7 +83,8 @@ size_t kv_table_bytes(const KvConfig& config, int64_t sequences) {
   const int64_t of_sequence = 4 * slots + lists * (8 * (slots / config.page_slots + 1) + 64);
   // Per block of a prefix cache: its pages, two nodes of the tree with their tokens, hash and policy.
   const int64_t of_block = 8 * lists + 2 * (48 + 4 * config.page_slots) + 64;
-  return static_cast<size_t>(8 * pages + 4 * slots + sequences * of_sequence + pages / lists * of_block);
+  return static_cast<size_t>(8 * pages + 4 * slots + sequences * of_sequence +
+                             block_count(config) * of_block);
 }
 
 /// The two calls of a layer, for the rows of the open step.
@@ -140,7 +160,14 @@ KvCache::KvCache(const KvConfig& config)
     : config_(config),
       layout_(kv_layout(config)),
       pool_(layout_.page_bytes(), page_count(config), config.poison),
-      access_(std::make_unique<Access>(*this)) {}
+      widest_window_(widest(config)),
+      access_(std::make_unique<Access>(*this)) {
+  const auto& windows = config_.windows;
+  sliding_lists_ =
+      std::count_if(windows.begin(), windows.end(), [](int32_t w) { return w > 0; }) * config_.kv_heads;
+  const auto first = std::find_if(windows.begin(), windows.end(), [](int32_t w) { return w > 0; });
+  first_sliding_ = static_cast<size_t>((first - windows.begin()) * config_.kv_heads);
+}
 
 KvCache::~KvCache() = default;
 
@@ -300,6 +327,20 @@ void KvCache::free_hidden(Sequence& s, int64_t position) {
   }
 }
 
+void KvCache::settle(SeqId seq) {
+  METE_CHECK(check_sequence(seq) && !open_);
+  Sequence& s = sequences_[static_cast<size_t>(seq)];
+  s.step_begin = s.length;
+  if (s.length > 0) free_hidden(s, s.positions[static_cast<size_t>(s.length - 1)] + int64_t{1});
+}
+
+int64_t KvCache::sequence_pages(int64_t tokens) const {
+  const int64_t blocks = (tokens + config_.page_slots - 1) / config_.page_slots;
+  return blocks * full_lists() + std::min(blocks, window_pages(config_)) * sliding_lists_;
+}
+
+int64_t KvCache::window_blocks() const { return window_pages(config_) - 2; }
+
 Status KvCache::compact(SeqId seq, std::span<const int32_t> kept_slots) {
   if (Status s = check_sequence(seq); !s) return s;
   Sequence& s = sequences_[static_cast<size_t>(seq)];
@@ -416,13 +457,14 @@ void KvCache::group_rows(const Batch& batch) {
       StepSequence& fresh = steps_[static_cast<size_t>(index)];
       fresh.seq = row.seq;
       fresh.appended = fresh.scratch = 0;
-      fresh.first_position = kMaxPosition;
+      fresh.first_position = fresh.lowest_position = kMaxPosition;
       fresh.rows.clear();
       fresh.overwritten.clear();
       fresh.pages.clear();
     }
     StepSequence& step = steps_[static_cast<size_t>(index)];
     step.rows.push_back(static_cast<int32_t>(i));
+    step.lowest_position = std::min<int64_t>(step.lowest_position, row.position);
     const int64_t length = sequences_[static_cast<size_t>(row.seq)].length;
     if (row.write == KvWrite::kAppend) {
       slots_[i] = static_cast<int32_t>(length + step.appended++);
@@ -586,8 +628,16 @@ Status KvCache::begin_step(const Batch& batch) {
   for (size_t i = 0; i < step_count_; ++i) {
     build_queries(batch, steps_[i]);
     if (Status s = check_positions(batch, steps_[i]); !s) return s;
+  }
+  for (size_t i = 0; i < step_count_; ++i) {
+    free_hidden(sequences_[static_cast<size_t>(steps_[i].seq)], steps_[i].lowest_position);
     pages += pages_needed(steps_[i]);
     slots += steps_[i].appended + steps_[i].scratch;
+  }
+  if (pages > pool_.free_pages()) {  // what others keep for taking back their last step
+    for (size_t i = 0; i < sequences_.size(); ++i) {
+      if (sequences_[i].live && step_of_sequence_[i] < 0) settle(static_cast<SeqId>(i));
+    }
   }
   if (pages > pool_.free_pages()) {
     return run_failure("KV cache: the step needs {} slots ({} pages), {} slots ({} pages) are free", slots,

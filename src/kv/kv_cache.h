@@ -32,6 +32,9 @@ struct KvConfig {
   /// can see is freed.
   std::vector<int32_t> windows{};
   int64_t sequence_slots = 0;  ///< tokens up to which a sequence grows without allocating; 0: max_slots
+  /// Sliding layers get pages for the windows of so many sequences and the rows of a step, if that is less
+  /// than max_slots; 0: pages for max_slots, as the others.
+  int64_t window_sequences = 0, step_rows = 0;
 };
 
 /// "f16", "bf16", "q8_0".
@@ -63,6 +66,7 @@ class KvCache {
 
   /// Gives every row its slot and allocates pages. Errors (nothing has changed then): rows or mask that make
   /// no sense; a row that sees two keys with one position; too few free pages, naming slots needed and free.
+  /// What sliding layers held for taking back the step before is freed first.
   Status begin_step(const Batch& batch);
   /// Reads and writes for the rows of the open step.
   KvAccess& access();
@@ -81,23 +85,42 @@ class KvCache {
   /// Makes these slots invisible to one layer's KV head; pages without visible slots are freed.
   Status drop(SeqId seq, int64_t layer, int64_t kv_head, std::span<const int32_t> slots);
 
+  /// Nothing that is written will be taken back: frees pages of sliding layers that the next row does not
+  /// see, nor one a little before it.
+  void settle(SeqId seq);
+  /// Pages that a settled sequence of so many tokens holds at most.
+  int64_t sequence_pages(int64_t tokens) const;
+
   // Blocks: the pages of all lists at one page index, kept beyond their sequence and shared read-only. A
-  // sequence that writes to a shared page gets a copy first.
+  // sequence that writes to a shared page gets a copy first. A block may lose its pages of sliding layers: it
+  // is then good for sequences that go on more than a window behind it.
 
   /// Holds the pages at index `page`, of which the sequence has written at least one slot. -1 if a list has
   /// dropped slots there or freed its page.
   BlockId share(SeqId seq, int64_t page);
-  /// Begins an empty sequence with the first `length` slots of `blocks`, positions 0 .. length - 1.
+  /// Begins an empty sequence with the first `length` slots of `blocks`, positions 0 .. length - 1. The
+  /// blocks that a row at `length` sees through a window must be whole.
   void attach(SeqId seq, std::span<const BlockId> blocks, int64_t length);
   /// Replaces the sequence's pages at index `page` by the block's, which hold the same.
   void adopt(SeqId seq, int64_t page, BlockId block);
   void drop_block(BlockId block);
-  int64_t max_blocks() const { return pool_.pages() / lists(); }
+  bool whole(BlockId block) const;  ///< it has its pages of sliding layers
+  void thin(BlockId block);         ///< gives up its pages of sliding layers
+  void complete(BlockId block,
+                BlockId from);  ///< takes over pages that it lacks from one that holds the same
+  int64_t thin_blocks() const { return thin_blocks_; }
+  int64_t max_blocks() const { return (config_.max_slots + config_.page_slots - 1) / config_.page_slots; }
+  int64_t full_lists() const { return lists() - sliding_lists_; }  ///< lists of layers that do not slide
+  int64_t widest_window() const { return widest_window_; }         ///< tokens; 0: no layer slides
+  bool block_left() const;                                         ///< fewer than max_blocks() are held
+  /// Blocks that end a prefix, with those above it, through which a row at its end or a little before sees.
+  int64_t window_blocks() const;
   size_t block_bytes() const { return static_cast<size_t>(lists()) * layout_.page_bytes(); }
-  /// Copies the block's pages, in order of the lists, to `out` of block_bytes().
+  /// Copies the block's pages, in order of the lists, to `out` of block_bytes(); zeros for those it lacks.
   void read_block(BlockId block, std::span<uint8_t> out) const;
-  /// A new block from what read_block gave; -1 if the pool has no room.
-  BlockId write_block(std::span<const uint8_t> bytes);
+  /// A new block from what read_block gave, `whole` or without the pages of sliding layers; -1 if the pool
+  /// has no room.
+  BlockId write_block(std::span<const uint8_t> bytes, bool whole = true);
 
   const KvConfig& config() const { return config_; }
   const KvLayout& layout() const { return layout_; }
@@ -135,6 +158,7 @@ class KvCache {
     int64_t tail_begin = 0;                   // lowest new slot
     int64_t slots = 0;                        // with the new ones
     int64_t first_position = 0;               // lowest of an appended row
+    int64_t lowest_position = 0;              // of any row
     std::vector<int32_t> rows;                // batch indices
     std::vector<int64_t> overwritten, pages;  // ascending; pages written
     std::vector<QueryRow> queries;
@@ -154,7 +178,8 @@ class KvCache {
   void cut(Sequence& s, int64_t slots);
   void free_hidden(Sequence& s, int64_t position);
 
-  uint8_t** block_pages(BlockId block);
+  bool slides(size_t list) const;
+  uint8_t** block_pages(BlockId block) const;
   BlockId make_block();
 
   KvConfig config_;
@@ -162,6 +187,9 @@ class KvCache {
   PagePool pool_;
   AlignedBuffer blocks_;  // [max_blocks][lists] pages
   std::vector<BlockId> free_blocks_;
+  int64_t thin_blocks_ = 0;
+  int64_t sliding_lists_ = 0, widest_window_ = 0;
+  size_t first_sliding_ = 0;  // list
   std::vector<Sequence> sequences_;
   std::vector<StepSequence> steps_;
   size_t step_count_ = 0;       // used entries of steps_

@@ -191,6 +191,29 @@ class Replay(WithFolder):
                 self.assertGreater(live["hits"], 0)
                 self.assertGreater(live["misses"], 0)
 
+    def test_plan_predicts_from_a_trace(self):
+        self.trace("--ubatch-size", 16)
+        trace = self.path("trace")
+        for slots, extra, pool in ((2, (), "layers"), (4, ("--expert-policy", "lru"), "layers"),
+                                   (3, ("--expert-pool", "shared"), "shared")):
+            plan = ("plan", "-m", self.model, "--expert-slots", slots, *extra)
+            even, replayed = mete_json(*plan, "--json"), mete_json(*plan, "--json", "--trace", trace)
+            self.assertEqual((even["hit_rate"], even["hit_rate_from"]), (slots / 7, "if routing were even"))
+            policy = "lru" if "lru" in extra else "lfu"
+            got = self.counts(policy, "--slots", slots, "--pool", pool)
+            self.assertEqual(replayed["hit_rate"], got["hits"] / (got["hits"] + got["misses"]))
+            self.assertNotEqual(replayed["hit_rate"], even["hit_rate"])
+            self.assertIn(f"by the trace with {policy}", replayed["hit_rate_from"])
+            self.assertIn(f"by the trace with {policy}", mete(*plan, "--trace", trace)[1])
+        self.path("other").write_bytes(two_layers())
+        plan = ("plan", "-m", self.model, "--expert-slots", 2, "--trace")
+        self.refused(2, "the trace is of 2 layers, 1 of 7 experts, the model has 3 layers, 2 of 7", *plan,
+                     self.path("other"))
+        self.refused(1, "cannot be opened", *plan, self.path("none"))
+        trace.write_bytes(trace.read_bytes()[:-1])
+        self.refused(3, str(trace), *plan, trace)
+        self.refused(2, "has no routed experts", "plan", "-m", tiny_model(), "--trace", trace)
+
     def test_table_json_and_curves(self):
         out = self.trace("--ubatch-size", 16)
         self.assertRegex(out, r"^\d+ tokens in 1 windows of 512, 16 rows per step")

@@ -113,7 +113,7 @@ TEST_F(CacheFileTest, DamageIsRefused) {
   write(good + "x");
   EXPECT_EQ(refusal(), "damaged: bytes follow the last of 4 records");
   write("");
-  EXPECT_EQ(refusal(), "not a prefix cache file (\"METEKV01\" expected at its beginning)");
+  EXPECT_EQ(refusal(), "not a prefix cache file (\"METEKV02\" expected at its beginning)");
   write(good);
   EXPECT_EQ(refusal(), "");
 }

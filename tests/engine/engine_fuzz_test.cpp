@@ -10,13 +10,23 @@ namespace {
 
 using testing::EngineTest;
 
-class EngineFuzz : public EngineTest, public ::testing::WithParamInterface<ReusePolicy> {
+struct FuzzParam {
+  ReusePolicy policy;
+  const char* model;
+};
+
+class EngineFuzz : public EngineTest, public ::testing::WithParamInterface<FuzzParam> {
  protected:
   EngineFuzz() {
     config_.threads = 1;
     config_.context = 96;
     config_.page_slots = 16;
     config_.kv_tokens = 160;
+    if (const std::string model = GetParam().model; model != "llama") {
+      write_model(model);
+      config_.kv_tokens = 320;  // 20 pages, 14 of them for layers with a window
+      config_.max_seqs = 1;
+    }
     load();
     // A few requests, each submitted many times; prompts share beginnings of many lengths.
     for (int i = 0; i < 10; ++i) {
@@ -54,7 +64,7 @@ class EngineFuzz : public EngineTest, public ::testing::WithParamInterface<Reuse
 
 TEST_P(EngineFuzz, WhateverHappensFinishedSequencesAreRightAndNothingLeaks) {
   EngineConfig config;
-  config.reuse = GetParam();
+  config.reuse = GetParam().policy;
   config.max_queue = 12;
   config.step_rows = 20;
   config.max_running = 6;
@@ -116,9 +126,12 @@ TEST_P(EngineFuzz, WhateverHappensFinishedSequencesAreRightAndNothingLeaks) {
   EXPECT_EQ(runtime_->kv().bytes(), 0u);
 }
 
-INSTANTIATE_TEST_SUITE_P(Policies, EngineFuzz,
-                         ::testing::Values(ReusePolicy::kNone, ReusePolicy::kLru, ReusePolicy::kRlt),
-                         [](const auto& tested) { return std::string(name(tested.param)); });
+INSTANTIATE_TEST_SUITE_P(
+    Policies, EngineFuzz,
+    ::testing::Values(FuzzParam{ReusePolicy::kNone, "llama"}, FuzzParam{ReusePolicy::kLru, "llama"},
+                      FuzzParam{ReusePolicy::kRlt, "llama"}, FuzzParam{ReusePolicy::kLru, "gemma3"},
+                      FuzzParam{ReusePolicy::kRlt, "mistral"}, FuzzParam{ReusePolicy::kNone, "gemma3"}),
+    [](const auto& tested) { return std::string(name(tested.param.policy)) + "_" + tested.param.model; });
 
 }  // namespace
 }  // namespace mete

@@ -147,5 +147,103 @@ TEST_P(ServingTest, AfterARestartWithTheRestoredCache) {
 INSTANTIATE_TEST_SUITE_P(Models, ServingTest, ::testing::Values("llama", "qwen3", "gemma3", "phi3"),
                          [](const auto& tested) { return std::string(tested.param); });
 
+/// Conversations longer than the window of layers that slide, with KV memory for a few windows only.
+class SlidingTest : public EngineTest, public ::testing::WithParamInterface<const char*> {
+ protected:
+  SlidingTest() {
+    write_model(GetParam());
+    config_.context = 256;
+    config_.page_slots = 16;
+    config_.max_rows = 48;
+    config_.max_seqs = 2;
+    config_.threads = 1;
+    config_.kv_tokens = 1024;
+    load();
+    EngineConfig config;
+    config.reuse = ReusePolicy::kNone;
+    Engine engine(*runtime_, config);
+    std::vector<std::vector<int32_t>> talks(6);
+    for (int turn = 0; turn < 5; ++turn) {
+      std::vector<Request> now;
+      for (size_t t = 0; t < talks.size(); ++t) {
+        if (turn == 0) {
+          for (int k = 0; k < 60; ++k) talks[t].push_back(k * 13 % 300);  // one system prompt
+        }
+        for (int k = 0; k < 20; ++k) talks[t].push_back((k * 29 + static_cast<int>(t) * 7 + turn) % 300);
+        now.push_back(request(talks[t], 12, 0.7f, t));
+      }
+      const std::vector<Outcome> outcomes = run(engine, now);
+      for (size_t t = 0; t < talks.size(); ++t) {
+        talks[t] = outcomes[t].tokens;
+        alone_.push_back(outcomes[t]);
+        turns_.push_back(now[t]);
+      }
+    }
+  }
+  void compare(Engine& engine, const char* how) {
+    for (size_t first = 0; first < turns_.size(); first += 6) {
+      const std::vector<Request> now(turns_.begin() + static_cast<std::ptrdiff_t>(first),
+                                     turns_.begin() + static_cast<std::ptrdiff_t>(first) + 6);
+      const std::vector<Outcome> outcomes = run(engine, now);
+      for (size_t i = 0; i < 6; ++i) EXPECT_EQ(outcomes[i], alone_[first + i]) << how << ", " << first + i;
+    }
+  }
+
+  std::vector<Request> turns_;
+  std::vector<Outcome> alone_;
+};
+
+TEST_P(SlidingTest, PagesOutsideEveryWindowGoFirstAndNoBitChanges) {
+  const KvCache& kv = runtime_->kv();
+  const auto lists = static_cast<size_t>(kv.lists()), full = static_cast<size_t>(kv.full_lists());
+  const size_t pages = 1024 / 16;
+  // 4 windows of (8 or 12 tokens and 32 more) of up to 6 pages, and a step of 48 rows: 27 of 64 pages.
+  EXPECT_EQ(kv.capacity_bytes(), (pages * full + 27 * (lists - full)) * kv.layout().page_bytes());
+  for (const ReusePolicy policy : {ReusePolicy::kLru, ReusePolicy::kRlt}) {
+    EngineConfig config;
+    config.reuse = policy;
+    Engine engine(*runtime_, config);
+    compare(engine, name(policy));
+    EXPECT_GT(kv.thin_blocks(), 10);
+    const EngineStats stats = engine.stats();
+    EXPECT_EQ(stats.kv_slots_used, 0);
+    // What is kept takes less than it would with its pages of sliding layers.
+    const auto blocks = static_cast<size_t>(stats.kv_slots_cached / 16);
+    EXPECT_EQ(kv.bytes(), (blocks * lists - static_cast<size_t>(kv.thin_blocks()) * (lists - full)) *
+                              kv.layout().page_bytes());
+    // Each of the 6 conversations is longer than a window, and its next turn still finds what the last one
+    // left.
+    EXPECT_GT(stats.cache_hit_tokens, stats.cache_query_tokens / 4);
+    compare(engine, "again");
+  }
+  EXPECT_EQ(kv.bytes(), 0u);
+}
+
+TEST_P(SlidingTest, ARestoredCacheIsExactWithPagesThatHaveGone) {
+  const std::string file = temporary(".kv");
+  {
+    Engine engine(*runtime_);
+    compare(engine, "before");
+    EXPECT_GT(runtime_->kv().thin_blocks(), 10);
+    ASSERT_TRUE(engine.save_cache(file));
+  }
+  load();
+  {
+    Engine engine(*runtime_);
+    const Result<RestoredCache> restored = engine.restore_cache(file);
+    ASSERT_TRUE(restored) << restored.error().message();
+    EXPECT_EQ(restored->left_out, 0);
+    EXPECT_GT(runtime_->kv().thin_blocks(), 10);
+    std::vector<Request> last(turns_.end() - 6, turns_.end());
+    const std::vector<Outcome> outcomes = run(engine, last);
+    for (size_t i = 0; i < 6; ++i) EXPECT_EQ(outcomes[i], alone_[24 + i]);
+    EXPECT_GT(engine.stats().cache_hit_tokens, 300);
+  }
+  std::remove(file.c_str());
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, SlidingTest, ::testing::Values("gemma3", "gpt_oss", "phi3", "mistral"),
+                         [](const auto& tested) { return std::string(tested.param); });
+
 }  // namespace
 }  // namespace mete

@@ -15,8 +15,11 @@ namespace mete {
 /// else. Hits are exact to the token: the last page may be shared in part, its first writer copies it.
 ///
 /// A running sequence has a Place. Its pages go into the tree as soon as they are full, so that others find
-/// them at once, and stay locked while it runs. Sliding layers' pages are held with the others, so that a
-/// prefix of any length is complete. Warm calls allocate nothing.
+/// them at once, and stay locked while it runs. Warm calls allocate nothing.
+///
+/// Pages of sliding layers are held with the others as long as there is room, so that a prefix of any length
+/// is complete. When room is needed, those go first that are outside the window of every end: of a leaf, of a
+/// branch, of a running sequence. What is left is good for prefixes that end where a whole window is held.
 class PrefixCache {
  public:
   /// `policy`: kLru or kRlt.
@@ -44,8 +47,10 @@ class PrefixCache {
   /// releases the sequence.
   void end(std::span<const int32_t> tokens, Place& place);
 
-  /// Gives up unused pages until `pages` more are free in the pool, or none are left; how many came free.
+  /// Gives up pages outside every window, then unused ones, until `pages` more are free in the pool, or none
+  /// are left; how many came free.
   int64_t evict(int64_t pages);
+  int64_t unused_pages() const;  ///< pages of the blocks that no running sequence holds
   /// Blocks that no running sequence holds.
   int64_t unused_blocks() const { return tree_.nodes() - tree_.locked_nodes(); }
   void clear();  ///< evicts all that is unused
@@ -58,9 +63,17 @@ class PrefixCache {
   int32_t restore(int32_t parent, uint64_t salt, std::span<const int32_t> tokens, BlockId block);
 
  private:
+  PrefixTree::Match usable(PrefixTree::Match match) const;
+  int64_t length(const PrefixTree::Match& m) const {
+    return m.pages * kv_.config().page_slots + m.tail_tokens;
+  }
+  bool has_block();
+  void thin_out(bool keep_branches);
+
   KvCache& kv_;
   PrefixTree tree_;
-  std::vector<BlockId> blocks_;  // scratch of begin()
+  std::vector<BlockId> blocks_;     // scratch of begin()
+  std::vector<uint8_t> in_window_;  // scratch of thin_out(), by node
 };
 
 }  // namespace mete

@@ -45,6 +45,18 @@ int32_t PrefixTree::parent(int32_t node) const {
   return at(above).root ? kNone : above;
 }
 
+int32_t PrefixTree::children(int32_t node) const {
+  int32_t count = 0;
+  for (int32_t child = at(node).first_child; child != kNone; child = at(child).next) ++count;
+  return count;
+}
+
+bool PrefixTree::ends_lock(int32_t node) const {
+  int32_t below = 0;
+  for (int32_t child = at(node).first_child; child != kNone; child = at(child).next) below += at(child).locks;
+  return at(node).locks > below;
+}
+
 uint64_t PrefixTree::salt(int32_t node) const {
   while (!at(node).root) node = at(node).parent;
   const int32_t* key = place(node);

@@ -57,6 +57,12 @@ class PrefixTree {
   bool locked(int32_t node) const { return at(node).locks > 0; }
   std::span<const int32_t> tokens(int32_t node) const;
   uint64_t salt(int32_t node) const;
+  /// Numbers of nodes lie below this; which of them are in use.
+  int32_t capacity() const { return static_cast<int32_t>(nodes_.size() / 2); }
+  bool in_use(int32_t node) const { return at(node).tokens > 0; }
+  int32_t children(int32_t node) const;
+  /// The node is the last that somebody has locked.
+  bool ends_lock(int32_t node) const;
   int64_t nodes() const { return count_; }
   int64_t locked_nodes() const { return locked_; }
   /// Every node, parents before children.
