@@ -8,6 +8,7 @@ import shutil
 import struct
 import subprocess
 import unittest
+import unittest.mock
 import xml.etree.ElementTree
 
 from harness import BINARY, MODELS, TemporaryDirectory, mete, mete_json, tiny_model, tiny_moe
@@ -300,6 +301,25 @@ class Replay(WithFolder):
         self.assertEqual((tokens["hits"], tokens["misses"]), (live["hits"], live["misses"]))
 
 
+# Reads fail while a file of this name is there.
+VANISHING_DRIVE = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <unistd.h>
+static ssize_t read_at(const char* name, int fd, void* out, size_t bytes, long offset) {
+  if (access(getenv("DRIVE_IS_GONE"), F_OK) == 0) {
+    errno = EIO;
+    return -1;
+  }
+  return ((ssize_t(*)(int, void*, size_t, long))dlsym(RTLD_NEXT, name))(fd, out, bytes, offset);
+}
+ssize_t pread(int fd, void* out, size_t bytes, off_t offset) { return read_at("pread", fd, out, bytes, offset); }
+ssize_t pread64(int fd, void* out, size_t bytes, long offset) { return read_at("pread64", fd, out, bytes, offset); }
+"""
+
+
 class FilesThatChange(WithFolder):
     BODY = {"prompt": "hello there", "max_tokens": 4, "temperature": 0, "ignore_eos": True}
 
@@ -324,6 +344,26 @@ class FilesThatChange(WithFolder):
                 os.truncate(path, len(content))
                 os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
                 self.assertEqual(server.ok("/v1/completions", self.BODY)["choices"], want)
+
+    def test_a_drive_that_vanishes_ends_requests_and_comes_back(self):
+        source, library, gone = self.path("drive.c"), self.path("drive.so"), self.path("gone")
+        source.write_text(VANISHING_DRIVE)
+        compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+        if compiler is None:
+            self.skipTest("no C compiler for a drive that fails")
+        subprocess.run([compiler, "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
+        with unittest.mock.patch.dict(os.environ, {"LD_PRELOAD": str(library), "DRIVE_IS_GONE": str(gone)}):
+            server = Server("-c", 256, "--expert-slots", 1, "--expert-io", "threads", model=self.model)
+        with server:
+            want = server.ok("/v1/completions", self.BODY)["choices"]
+            gone.touch()
+            for _ in range(2):
+                status, answer = server.post("/v1/completions", self.BODY)
+                self.assertGreaterEqual(status, 400)
+                self.assertRegex(json.dumps(answer), "cannot read expert .*Input/output error")
+            self.assertEqual(server.get("/health")[0], 200)
+            gone.unlink()
+            self.assertEqual(server.ok("/v1/completions", self.BODY)["choices"], want)
 
     def test_a_model_that_is_all_in_memory_does_not_mind(self):
         with Server("-c", 256, model=self.model) as server:

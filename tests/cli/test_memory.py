@@ -30,17 +30,22 @@ SMOLMOE = MODELS / "smolmoe-268m-a81m-q4_0.gguf"
 RAW = ("-p", "The capital of France is", "-no-cnv", "-n", 8, "--temp", 0, "--json")
 
 
+COMMANDS = (("run", *RAW), ("bench", "-p", 8, "-n", 4), ("plan",), ("serve", "--port", 0),
+            ("eval", "-f", __file__, "-c", 64, "--chunks", 1))
+
+
 class Usage(unittest.TestCase):
     def test_sizes_that_cannot_be(self):
         for size, fragment in (("lots", "found 'lots', expected a size"), ("0", "found '0'"),
                                ("500TiB", "larger than this machine's memory")):
-            code, out, err = mete("run", "-m", tiny_model(), "--memory", size, *RAW)
-            self.assertEqual((code, out), (2, ""), err)
-            self.assertIn(fragment, err)
-            self.assertEqual(err.count("\n"), 1, err)
+            for command in COMMANDS:
+                code, out, err = mete(command[0], "-m", tiny_model(), "--memory", size, *command[1:])
+                self.assertEqual((code, out), (2, ""), err)
+                self.assertIn(fragment, err)
+                self.assertEqual(err.count("\n"), 1, err)
 
     def test_below_the_floor(self):
-        for command in (("run", *RAW), ("bench", "-p", 8, "-n", 4)):
+        for command in COMMANDS:
             code, out, err = mete(command[0], "-m", tiny_model(), "--memory", "2MiB", *command[1:])
             self.assertEqual((code, out), (4, ""), err)
             self.assertRegex(err, r"below the floor of \d+\.\d MiB")
@@ -193,6 +198,14 @@ class Experts(unittest.TestCase):
             self.assertLessEqual(used, planned)
             self.assertGreater(used, 0.4 * planned)  # attention's part is planned for the whole context
             self.assertLessEqual(abs(receipt["unnamed_bytes"]), 4 * MIB)
+
+    def test_serve_in_a_memory_cgroup(self):
+        script = pathlib.Path(__file__).parents[2] / "bench/ceiling_serve.py"
+        done = subprocess.run([sys.executable, script, "-m", SMOLMOE, "--text", __file__, "-c", "256", "--ceilings", "1",
+                               "--requests", "8", "--mete", BINARY], capture_output=True, text=True)
+        if done.returncode == 77:
+            self.skipTest(done.stdout.strip())
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
 
     def test_plan(self):
         plan = mete_json("plan", "-m", SMOLMOE, "-c", 1024, "--memory", "112MiB", "--json")
