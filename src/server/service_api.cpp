@@ -63,11 +63,12 @@ std::optional<ApiError> Service::check_length(const std::vector<BuiltPrompt>& pr
   for (const BuiltPrompt& prompt : prompts) {
     const auto length = static_cast<int64_t>(prompt.tokens.size());
     if (length < most) continue;
-    ApiError error =
-        api_error(400, "exceed_context_size_error", "context_length_exceeded",
-                  fmt::format("the prompt exceeds the available context size: found {} tokens, expected "
-                              "fewer than {} (-c)",
-                              length, most));
+    ApiError error = api_error(
+        400, "exceed_context_size_error", "context_length_exceeded",
+        fmt::format(
+            "the prompt is too large, it exceeds the available context size: found {} tokens, expected "
+            "fewer than {} (-c)",
+            length, most));
     error.found = length;
     error.expected = fmt::format("fewer than {}", most);
     error.more = {{"n_prompt_tokens", length}, {"n_ctx", most}};

@@ -6,6 +6,7 @@
 The suite is copied, never changed in place. A wrapper takes llama-server's options to mete's, with MODEL in place of the
 hub model; patterns for the text of that model match any text. llama_suite.txt lists the tests that do not apply, each with the
 reason; every other one must pass. Needs pytest, requests, openai, wget and filelock."""
+import json
 import os
 import pathlib
 import shutil
@@ -19,8 +20,8 @@ BINARY = os.environ.get("METE_BINARY", str(HERE.parent.parent / "build/release/m
 WRAPPER = '''#!@PYTHON@
 import os, sys
 drop = {"--offline", "--cont-batching", "--slots", "--jinja", "--no-jinja", "--verbose", "--kv-unified", "--swa-full",
-        "--embedding", "--no-models-autoload"}
-drop_with_value = {"--model", "--hf-repo", "--hf-file", "--n-gpu-layers", "-fa"}
+        "--embedding", "--no-models-autoload"}  # --reasoning auto and on are what mete does
+drop_with_value = {"--model", "--hf-repo", "--hf-file", "--n-gpu-layers", "-fa", "--reasoning"}
 rename = {"--metrics": "--llama-metrics", "--no-ui": "--no-webui"}
 names = "test,davinci-002,gpt-3.5-turbo,gpt-3.5-turbo-instruct,text-embedding-3-small,dummy,gpt-4.1,codellama70b"
 given, out, slots, context = iter(sys.argv[1:]), [], 4, None
@@ -38,15 +39,29 @@ for word in given:
     else:
         out.append(rename.get(word, word))
 rows = int(out[out.index("--batch-size") + 1]) if "--batch-size" in out else 512
-if context:  # theirs is for all slots together
+if context and "--kv-unified" in sys.argv:
+    out += ["--ctx-size", str(context), "--kv-tokens", str(context)]
+elif context:  # theirs is for all slots together
     out += ["--ctx-size", str(context // slots)]
 os.execv("@BINARY@", ["mete", "serve", "-m", "@MODEL@", "--parallel", str(min(slots, rows)), "--alias", names, *out])
 '''
 
-CONFTEST = '''import pytest
+CONFTEST = '''import json
+import os
+
+import pytest
 import utils
 from utils import *
 utils.match_regex = lambda regex, text: isinstance(text, str)
+
+
+def pytest_collection_modifyitems(config, items):
+    excluded = set(json.loads(os.environ["EXCLUDED"]))
+    out = [i for i in items if {i.nodeid, i.nodeid.split("[")[0], i.nodeid.split("::")[0]} & excluded]
+    unknown = excluded - {x for i in out for x in (i.nodeid, i.nodeid.split("[")[0], i.nodeid.split("::")[0])}
+    assert not unknown or config.option.keyword, f"llama_suite.txt names no test of the suite: {sorted(unknown)}"
+    config.hook.pytest_deselected(items=out)
+    items[:] = [i for i in items if i not in out]
 
 
 @pytest.fixture(autouse=True)
@@ -58,7 +73,7 @@ def stop_server_after_each_test():
 
 
 def excluded():
-    """The node ids (or their beginnings) of llama_suite.txt, with the reason."""
+    """Of llama_suite.txt: files, tests, or single cases of tests, with the reason."""
     out = {}
     for line in (HERE / "llama_suite.txt").read_text().splitlines():
         if line.strip() and not line.startswith("#"):
@@ -89,13 +104,10 @@ def main():
         wrapper.write_text(text)
         wrapper.chmod(0o755)
         (copy / "conftest.py").write_text(CONFTEST)
-        args = [sys.executable, "-m", "pytest", "-q", "--tb=line", "-p", "no:cacheprovider", *sys.argv[3:]]
-        for test in excluded():
-            if "::" in test:
-                args.append(f"--deselect=unit/{test}")
-            else:
-                args.append(f"--ignore=unit/{test}")
-        return subprocess.run([*args, "unit"], cwd=copy, env={**os.environ, "LLAMA_SERVER_BIN_PATH": str(wrapper)}).returncode
+        args = [sys.executable, "-m", "pytest", "-q", "--tb=line", "-p", "no:cacheprovider", "-m", "not slow", *sys.argv[3:]]
+        variables = {**os.environ, "LLAMA_SERVER_BIN_PATH": str(wrapper),
+                     "EXCLUDED": json.dumps(["unit/" + test for test in excluded()])}
+        return subprocess.run([*args, "unit"], cwd=copy, env=variables).returncode
 
 
 if __name__ == "__main__":
