@@ -128,6 +128,8 @@ class LlamaFormatter final : public Formatter {
     SamplingParams sampling = request.sampling;
     sampling.seed = choice.seed;
     const int64_t rows = choice.end->ledger.prompt_tokens + choice.end->generated;
+    const bool full =
+        choice.end->reason == FinishReason::kLength && rows > info_.model->runtime->max_context();
     Json out = {{"index", index},
                 {"content", streamed ? "" : choice.text},
                 {"tokens", std::move(ids)},
@@ -139,7 +141,7 @@ class LlamaFormatter final : public Formatter {
                 {"generation_settings", generation_settings_json(sampling, request.max_tokens, &request)},
                 {"prompt", prompt.text},
                 {"has_new_line", choice.text.find('\n') != std::string::npos},
-                {"truncated", false},
+                {"truncated", full},
                 {"stop_type", stop_type(*choice.end)},
                 {"stopping_word", choice.end->stop_string},
                 {"tokens_cached", rows},

@@ -270,6 +270,8 @@ class Endpoints(Serve):
         self.assertEqual(cut["content"], free[:free.index(stop)])
         self.assertEqual((cut["stop_type"], cut["stopping_word"]), ("word", stop))
         bound = self.server.ok("/completion", {"prompt": "hello", "n_predict": 24, "grammar": 'root ::= "a" "b"{3}'})
+        full = self.server.ok("/completion", {"prompt": "hello", "ignore_eos": True})
+        self.assertEqual((full["truncated"], full["stop_type"], cut["truncated"]), (True, "limit", False))
         self.assertEqual((bound["content"], bound["stop_type"]), ("abbb", "eos"))
         schema = {"type": "object", "properties": {"a": {"enum": [1, 2]}}, "required": ["a"], "additionalProperties": False}
         chat = self.server.ok("/v1/chat/completions", {"messages": HI, "max_tokens": 64, "response_format": {

@@ -20,8 +20,8 @@ BINARY = os.environ.get("METE_BINARY", str(HERE.parent.parent / "build/release/m
 WRAPPER = '''#!@PYTHON@
 import os, sys
 drop = {"--offline", "--cont-batching", "--slots", "--jinja", "--no-jinja", "--verbose", "--kv-unified", "--swa-full",
-        "--embedding", "--no-models-autoload"}  # --reasoning auto and on are what mete does
-drop_with_value = {"--model", "--hf-repo", "--hf-file", "--n-gpu-layers", "-fa", "--reasoning"}
+        "--embedding", "--no-models-autoload"}
+drop_with_value = {"--model", "--hf-repo", "--hf-file", "--n-gpu-layers", "-fa"}
 rename = {"--metrics": "--llama-metrics", "--no-ui": "--no-webui"}
 names = "test,davinci-002,gpt-3.5-turbo,gpt-3.5-turbo-instruct,text-embedding-3-small,dummy,gpt-4.1,codellama70b"
 given, out, slots, context = iter(sys.argv[1:]), [], 4, None
