@@ -102,6 +102,7 @@ OutputOptions Service::output_options(const Generation& generation) const {
   OutputOptions out;
   out.split_reasoning = config_.split_reasoning;
   out.tool_calls = !generation.tools.empty() && generation.tool_choice != ToolChoice::kNone;
+  out.json_calls = !generation.strict_tools.empty();  // what the grammar allows
   const bool forced =
       generation.tool_choice == ToolChoice::kRequired || generation.tool_choice == ToolChoice::kNamed;
   out.format = forced && chat_format_ != ChatFormat::kTags ? ChatFormat::kLlama3 : chat_format_;

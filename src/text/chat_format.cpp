@@ -216,8 +216,7 @@ std::optional<std::vector<ToolCall>> parse_tool_calls(ChatFormat format, std::st
   bool good = false;
   switch (format) {
     case ChatFormat::kTags:
-      good = body.find("<function=") != std::string_view::npos ? add_function_tags(body, out)
-                                                               : add_json_calls(body, out);
+      good = trimmed(body).substr(0, 1) == "<" ? add_function_tags(body, out) : add_json_calls(body, out);
       break;
     case ChatFormat::kLlama3:
     case ChatFormat::kPhi:

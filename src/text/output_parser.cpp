@@ -173,7 +173,8 @@ bool OutputParser::call(OutputPiece& out, bool final) {
   const size_t close = close_.empty() ? std::string::npos : held_.find(close_);
   if (close == std::string::npos && !final) return false;
   const std::string body = held_.substr(0, close);
-  if (auto calls = parse_tool_calls(options_.format, body)) {
+  const bool tags = options_.json_calls && body[skip_blank(body)] == '<';
+  if (auto calls = tags ? std::nullopt : parse_tool_calls(options_.format, body)) {
     blanks_.clear();
     called_ = true;
     for (ToolCall& c : *calls) out.tool_calls.push_back(std::move(c));

@@ -20,6 +20,7 @@ struct OutputOptions {
   bool split_reasoning = false;      ///< otherwise reasoning is part of the text (but for kHarmony)
   bool starts_in_reasoning = false;  ///< the prompt ends with <think>
   bool tool_calls = false;           ///< otherwise calls are text
+  bool json_calls = false;           ///< kTags: calls in function tags are text
 };
 
 /// Reasoning is what stands between <think> and </think> at the start, or in the analysis channel; blank

@@ -60,6 +60,18 @@ TEST(OutputParser, Tags) {
          "R[] T[] get{\"city\":\"New York\",\"days\":3}");
 }
 
+TEST(OutputParser, FunctionTagsAreNoCallsWhereOnlyJsonIs) {
+  OutputOptions o = with(ChatFormat::kTags);
+  const std::string quoting =
+      "<tool_call>{\"name\": \"f\", \"arguments\": {\"a\": \"<function=g></function>\"}}</tool_call>";
+  const std::string tags = "<tool_call>\n<function=g>\n</function>\n</tool_call>";
+  expect(o, quoting, "R[] T[] f{\"a\":\"<function=g></function>\"}");
+  expect(o, tags, "R[] T[] g{}");
+  o.json_calls = true;
+  expect(o, quoting, "R[] T[] f{\"a\":\"<function=g></function>\"}");
+  expect(o, tags, "R[] T[" + tags + "]");
+}
+
 TEST(OutputParser, WhatIsNoCallStaysText) {
   const OutputOptions o = with(ChatFormat::kTags);
   for (const char* text : {"<tool_call>\nnot json\n</tool_call> x", "<tool_call>{\"name\": 3}</tool_call>",
