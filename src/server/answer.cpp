@@ -55,7 +55,7 @@ bool Answer::on_event(size_t index, JobEvent event, double now) {
   }
   if (event.progress) {
     begin();
-    send(formatter_->progress(index, *event.progress));
+    send(formatter_->progress(index, *event.progress, event.times.get()));
     last_sent_ = now;
     return false;
   }

@@ -186,27 +186,38 @@ void EngineLoop::start_job(Engine& engine, JobId id, const JobSpec& spec) {
 
 /// After a step, before its tokens are told: the first report says what was there before.
 void EngineLoop::report_progress(const Engine& engine, double step_began) {
-  for (auto& [seq, job] : jobs_) {
+  for (auto& entry : jobs_) {
+    Job& job = entry.second;
     if (!job.wants_progress) continue;
-    const SequenceLedger& ledger = engine.ledger(seq);
+    const SequenceLedger& ledger = engine.ledger(entry.first);
     const int64_t total = ledger.prompt_tokens, cached = total - ledger.prefill_tokens;
-    const int64_t processed = std::min(engine.rows_done(seq), total);
+    const int64_t processed = std::min(engine.rows_done(entry.first), total);
     const bool first = job.prompt_began == 0;
     // Not yet: it waits, or for a prompt that begins alike; or what it had is computed anew.
     if (first ? ledger.prefill_tokens == 0 || processed <= cached : processed <= job.processed) continue;
+    const auto report = [&](int64_t done, double prefill_s) {
+      JobEvent news{job.id, "", {}, nullptr};
+      news.progress =
+          PromptProgress{total, job.cached, done, done > job.cached ? now_seconds() - job.prompt_began : 0};
+      if (job.wants_times) {
+        SequenceLedger now = ledger;  // as if the prompt ended here
+        now.prompt_tokens = done;
+        now.prefill_tokens = done - job.cached;
+        now.prefill_s = prefill_s;
+        now.first_token = now.last_token = 0;
+        now.decode_tokens = 0;
+        news.times = std::make_unique<JobTimes>(JobTimes{now, 0});
+      }
+      news_.push_back(std::move(news));
+    };
     if (first) {
       job.prompt_began = step_began;
       job.cached = cached;
-      news_.push_back({job.id, "", {}, nullptr, PromptProgress{total, cached, cached, 0}, nullptr});
+      report(cached, 0);
     }
     job.processed = processed;
     job.wants_progress = processed < total;
-    news_.push_back({job.id,
-                     "",
-                     {},
-                     nullptr,
-                     PromptProgress{total, job.cached, processed, now_seconds() - job.prompt_began},
-                     nullptr});
+    report(processed, ledger.prefill_s);
   }
 }
 

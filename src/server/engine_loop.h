@@ -63,7 +63,7 @@ struct JobTimes {
 };
 
 /// Text that is certain, with the tokens behind it (an end token is not among them), or the end; or progress
-/// of the prompt and nothing else.
+/// of the prompt, and times until there, and nothing else.
 struct JobEvent {
   JobId job;
   std::string text;

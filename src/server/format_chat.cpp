@@ -33,9 +33,9 @@ class ChatFormatter final : public Formatter {
     return out;
   }
 
-  std::string progress(size_t index, const PromptProgress& progress) override {
+  std::string progress(size_t index, const PromptProgress& progress, const JobTimes* times) override {
     return chunk(index, kRole, nullptr, nullptr,
-                 fmt::format(",\"prompt_progress\":{}", to_text(progress_json(progress))));
+                 timings(times) + fmt::format(",\"prompt_progress\":{}", to_text(progress_json(progress))));
   }
 
   std::string piece(size_t index, const Choice& choice, const Piece& piece) override {
@@ -51,11 +51,7 @@ class ChatFormatter final : public Formatter {
     }
     std::string out;
     for (size_t i = 0; i < deltas.size(); ++i) {
-      std::string more;
-      if (piece.times && i + 1 == deltas.size()) {
-        more = fmt::format(",\"timings\":{}",
-                           to_text(timings_json(piece.times->ledger, piece.times->generated)));
-      }
+      const std::string more = i + 1 == deltas.size() ? timings(piece.times.get()) : "";
       out += chunk(index, deltas[i], nullptr, i == 0 ? logprobs_json(piece.tokens) : Json(nullptr), more);
     }
     return out;
@@ -110,6 +106,11 @@ class ChatFormatter final : public Formatter {
     if (info_.request.top_logprobs < 0) return nullptr;
     return {{"content",
              token_logprobs_json(info_.model->tokenizer(), tokens, info_.request.post_sampling_probs)}};
+  }
+  /// As `more` of a chunk; nothing for null.
+  static std::string timings(const JobTimes* times) {
+    if (times == nullptr) return "";
+    return fmt::format(",\"timings\":{}", to_text(timings_json(times->ledger, times->generated)));
   }
   /// Timings and receipt, as `more` of a chunk.
   std::string extras(const std::vector<Choice>& choices) const {

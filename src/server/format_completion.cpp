@@ -34,8 +34,9 @@ class CompletionFormatter final : public Formatter {
   explicit CompletionFormatter(const AnswerInfo& info) : info_(info) {}
 
   std::string begin(const std::vector<Choice>&) override { return ""; }
-  std::string progress(size_t index, const PromptProgress& progress) override {
+  std::string progress(size_t index, const PromptProgress& progress, const JobTimes* times) override {
     Json out = object(Json::array({entry(index, "", {}, 0, nullptr)}));
+    if (times != nullptr) out["timings"] = timings_json(times->ledger, times->generated);
     out["prompt_progress"] = progress_json(progress);
     return sse(to_text(out));
   }

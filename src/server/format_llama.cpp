@@ -82,12 +82,11 @@ class LlamaFormatter final : public Formatter {
   explicit LlamaFormatter(const AnswerInfo& info) : info_(info) {}
 
   std::string begin(const std::vector<Choice>&) override { return ""; }
-  std::string progress(size_t index, const PromptProgress& progress) override {
-    return sse(to_text({{"index", index},
-                        {"content", ""},
-                        {"tokens", Json::array()},
-                        {"stop", false},
-                        {"prompt_progress", progress_json(progress)}}));
+  std::string progress(size_t index, const PromptProgress& progress, const JobTimes* times) override {
+    Json out = {{"index", index}, {"content", ""}, {"tokens", Json::array()}, {"stop", false}};
+    if (times != nullptr) out["timings"] = timings_json(times->ledger, times->generated);
+    out["prompt_progress"] = progress_json(progress);
+    return sse(to_text(out));
   }
   std::string piece(size_t index, const Choice&, const Piece& piece) override {
     Json ids = Json::array();

@@ -37,8 +37,10 @@ class MessagesFormatter final : public Formatter {
     return event("message_start", {{"message", std::move(message)}});
   }
 
-  std::string progress(size_t, const PromptProgress& progress) override {
-    return event("ping", {{"prompt_progress", progress_json(progress)}});
+  std::string progress(size_t, const PromptProgress& progress, const JobTimes* times) override {
+    Json fields = {{"prompt_progress", progress_json(progress)}};
+    if (times != nullptr) fields["timings"] = timings_json(times->ledger, times->generated);
+    return event("ping", fields);
   }
 
   std::string piece(size_t, const Choice&, const Piece& piece) override {

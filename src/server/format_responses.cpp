@@ -15,9 +15,11 @@ class ResponsesFormatter final : public Formatter {
     return out;
   }
 
-  std::string progress(size_t, const PromptProgress& progress) override {
-    return event("response.in_progress", {{"response", object("in_progress", output_)},
-                                          {"prompt_progress", progress_json(progress)}});
+  std::string progress(size_t, const PromptProgress& progress, const JobTimes* times) override {
+    Json fields = {{"response", object("in_progress", output_)}};
+    if (times != nullptr) fields["timings"] = timings_json(times->ledger, times->generated);
+    fields["prompt_progress"] = progress_json(progress);
+    return event("response.in_progress", fields);
   }
 
   std::string piece(size_t, const Choice&, const Piece& piece) override {

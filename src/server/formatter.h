@@ -55,8 +55,8 @@ class Formatter {
  public:
   virtual ~Formatter() = default;
   virtual std::string begin(const std::vector<Choice>& choices) = 0;
-  /// Of the prompt of choice `index`.
-  virtual std::string progress(size_t index, const PromptProgress& progress) = 0;
+  /// Of the prompt of choice `index`. `times`: until now (timings_per_token), or null.
+  virtual std::string progress(size_t index, const PromptProgress& progress, const JobTimes* times) = 0;
   virtual std::string piece(size_t index, const Choice& choice, const Piece& piece) = 0;
   /// `last`: all choices have ended now.
   virtual std::string finish(size_t index, const std::vector<Choice>& choices, bool last) = 0;

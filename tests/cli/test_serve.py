@@ -237,6 +237,9 @@ class Endpoints(Serve):
             self.assertEqual({(p["total"], p["cache"]) for p in progress}, {(total, 0)})
             self.assertEqual(progress[-1]["processed"], total)
             self.assertTrue(all(a["time_ms"] <= b["time_ms"] for a, b in zip(progress, progress[1:])))
+            times = [e["timings"] for e in events if "prompt_progress" in e]
+            self.assertEqual([(t["prompt_n"], t["predicted_n"]) for t in times], [(p["processed"], 0) for p in progress])
+            self.assertEqual((times[0]["prompt_ms"], times[0]["predicted_ms"]), (0, 0))
             pieces = [e for e in events if "prompt_progress" not in e and piece(e)]
             self.assertTrue(pieces, path)
             counts = [e["timings"]["predicted_n"] for e in pieces]
