@@ -99,13 +99,13 @@ TEST_P(GroupedTest, EveryGroupGivesTheBitsOfSingleRows) {
       }
       GroupedInput input;
       input.reset(x.data(), used, cols);
-      size_t gathered = 0, row = activation_row_bytes(activation_kind(type), cols);
+      size_t gathered = 0, row_size = activation_row_bytes(activation_kind(type), cols);
       for (const std::vector<int32_t>& list : lists) gathered += list.size();
       if (mode == NumericMode::kReference || activation_kind(type) != ActivationKind::kF32) {
-        row += activation_row_bytes(ActivationKind::kF32, cols);
+        row_size += activation_row_bytes(ActivationKind::kF32, cols);
       }
       ctx.gathered.get(
-          matmul_grouped_bytes(threads, std::ssize(groups), static_cast<int64_t>(gathered), row));
+          matmul_grouped_bytes(threads, std::ssize(groups), static_cast<int64_t>(gathered), row_size));
       const size_t held = ctx.gathered.bytes();
       matmul_grouped(ctx, input, groups);
       EXPECT_EQ(ctx.gathered.bytes(), held);  // what was promised was enough
