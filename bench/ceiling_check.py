@@ -7,7 +7,8 @@
     bench/ceiling_check.py -m MODEL.gguf --text FILE [-c 1024] [--ceilings 8] [--from 112MiB] [-o RESULTS.md]
 
 The ceilings lie between the floor (or --from) and what the run takes without one. The prompt takes most of
-the context, the reply fills the rest, so that all KV is touched. Needs root, or a memory cgroup that may be written
+the context, the reply fills the rest, so that all KV is touched. "missed" counts experts and rows of embedding tables
+that were read from the drive. Needs root, or a memory cgroup that may be written
 to: skipped (exit 77, with the number of checks that were not made) where there is none. Every reply must have the
 same fingerprint of logits.
 """
@@ -86,10 +87,12 @@ def run(arguments, prompt, ceiling, limit=None):
     if done.returncode == 0:
         out = json.loads(done.stdout)
         receipt = out["receipt"]
-        experts = receipt.get("experts", {})
+        experts, tables = receipt.get("experts", {}), receipt.get("embeddings", {})
+        total = lambda *counts: sum(c for c in counts if c is not None) if experts or tables else None
         row.update(hash=out["logits_hash"], unnamed=receipt["unnamed_bytes"], own_peak=receipt["memory_peak_bytes"],
                    floor=receipt.get("memory_floor_bytes"), slots=experts.get("slots_per_layer"),
-                   missed=experts.get("experts_missed"), disk=experts.get("disk_bytes"),
+                   missed=total(experts.get("experts_missed"), tables.get("rows_missed")),
+                   disk=total(experts.get("disk_bytes"), tables.get("disk_bytes")),
                    prefill=receipt["prefill_tokens"] / max(receipt["prefill_s"], 1e-9),
                    decode=receipt["decode_tokens"] / max(receipt["decode_s"], 1e-9))
     return row
