@@ -109,6 +109,11 @@ void ExpertArgs::add_to(CLI::App& app) {
     of_store.push_back(option);
     return option;
   };
+  const auto by_default = [&](const char* names, auto& value, const char* help) {
+    CLI::Option* option = app.add_option(names, value, help)->group(group);
+    of_store.push_back(option);
+    return option;
+  };
   app.add_option("--expert-slots", options.slots_per_layer,
                  "experts of each layer kept in memory, the others are read when needed (default: all)")
       ->group(group)
@@ -117,14 +122,17 @@ void ExpertArgs::add_to(CLI::App& app) {
   add("--expert-rule", options.rule_path, "what mete replay --train wrote, for the learned policy");
   add("--expert-pool", pool, "layers: slots of its own for each layer; shared: one pool")
       ->check(CLI::IsMember({"layers", "shared"}));
-  add("--expert-prefetch", options.prefetch,
-      "slots for experts that the next layer's router is guessed to want")
+  by_default("--expert-prefetch", options.prefetch,
+             "slots for experts that the next layer's router is guessed to want (default: twice "
+             "--expert-io-depth)")
       ->check(CLI::Range(0, 4096));
   add("--expert-pack", options.pack_path, "expert pack that mete pack made of the model");
   add("--expert-io", io, "how experts are read: io_uring, threads, or auto")
       ->check(CLI::IsMember({"auto", "io_uring", "threads"}));
   add("--expert-io-threads", options.threads, "threads that read")->check(CLI::Range(1, 256));
-  add("--expert-io-depth", options.depth, "experts that are read at a time")->check(CLI::Range(1, 1024));
+  by_default("--expert-io-depth", options.depth,
+             "experts that are read at a time (default: by the profile of mete bench --machine, else 4)")
+      ->check(CLI::Range(1, 1024));
   of_store.push_back(
       app.add_flag("--expert-buffered", buffered, "read through the page cache")->group(group));
   app.parse_complete_callback([this, of_store] {

@@ -8,7 +8,8 @@ Each round runs the model with all experts in memory, measures the drive, and ru
 file evicted from the page cache (POSIX_FADV_DONTNEED) and direct reads. The bound of a run is
 max(resident time, bytes that had to be read / drive rate), the rate measured in the same round at the block size of the
 reads and at the queue depth that the run had on average: bytes of a layer's misses over the block. Bytes that had
-to be read are those of misses and of useful read-ahead; wasted read-ahead is the run's own loss. Medians over rounds.
+to be read are those of misses and of useful read-ahead; wasted read-ahead is the run's own loss. The drive is measured with reads into
+huge pages, as the store's; what reads into pages of 4 KiB would allow is shown beside it. Medians over rounds.
 """
 import argparse
 import json
@@ -38,8 +39,8 @@ def run(arguments, extra):
     return json.loads(done.stdout)
 
 
-def drive_rate(arguments, path, block, depth):
-    done = subprocess.run([arguments.drive, path, str(block), str(depth), "0.5"], capture_output=True, text=True)
+def drive_rate(arguments, path, block, depth, *small):
+    done = subprocess.run([arguments.drive, path, str(block), str(depth), "0.5", *small], capture_output=True, text=True)
     if done.returncode != 0:
         sys.exit(done.stderr)
     return float(done.stdout)
@@ -61,9 +62,12 @@ def figures(arguments, reply, resident, phase):
     visits = ledger.get("steps", 1) * arguments.layers
     depth = max(1, round(reads / max(1, visits)))
     rate = drive_rate(arguments, arguments.pack if packed else arguments.model, block, min(depth, 32))
+    small = drive_rate(arguments, arguments.pack if packed else arguments.model, block, min(depth, 32), "small")
     bound = max(resident["receipt"][f"{phase}_s"], max(0, useful) / rate)
+    small_bound = max(resident["receipt"][f"{phase}_s"], max(0, useful) / small)
     return {"phase": phase, "tokens_s": tokens / seconds, "resident_tokens_s": tokens / resident["receipt"][f"{phase}_s"],
-            "bound_tokens_s": tokens / bound, "share": bound / seconds, "hit_rate": hits / max(1, hits + misses),
+            "bound_tokens_s": tokens / bound, "share": bound / seconds,
+            "share_small_pages": small_bound / seconds, "drive_small_mb_s": small / 1e6, "hit_rate": hits / max(1, hits + misses),
             "misses": misses, "mb_read": read_bytes / 1e6, "stall_s": ledger["parts"].get("expert_wait", {}).get("s", 0),
             "seconds": seconds, "drive_mb_s": rate / 1e6, "block": block, "depth": depth}
 
@@ -102,14 +106,14 @@ def main():
                 rows.setdefault((name, phase), []).append(figures(arguments, reply, resident, phase))
             print(f"round {number + 1}: {name}", file=sys.stderr, flush=True)
     out = []
-    print("| configuration | phase | tokens/s | resident | bound | share of bound | hits | MB read | waited s | drive MB/s (block, depth) |")
-    print("|---|---|---|---|---|---|---|---|---|---|")
+    print("| configuration | phase | tokens/s | resident | bound | share of bound | of that with 4 KiB pages | hits | MB read | waited s | drive MB/s, huge / 4 KiB pages (block, depth) |")
+    print("|---|---|---|---|---|---|---|---|---|---|---|")
     for (name, phase), values in rows.items():
         row = {key: statistics.median(v[key] for v in values) for key in values[0] if key != "phase"}
         out.append({"configuration": name, "phase": phase, **row, "rounds": values})
         print(f"| {name} | {phase} | {row['tokens_s']:.1f} | {row['resident_tokens_s']:.1f} | {row['bound_tokens_s']:.1f} | "
-              f"{100 * row['share']:.0f} % | {100 * row['hit_rate']:.1f} % | {row['mb_read']:.1f} | {row['stall_s']:.3f} | "
-              f"{row['drive_mb_s']:.0f} ({row['block']:.0f}, {row['depth']:.0f}) |")
+              f"{100 * row['share']:.0f} % | {100 * row['share_small_pages']:.0f} % | {100 * row['hit_rate']:.1f} % | {row['mb_read']:.1f} | {row['stall_s']:.3f} | "
+              f"{row['drive_mb_s']:.0f} / {row['drive_small_mb_s']:.0f} ({row['block']:.0f}, {row['depth']:.0f}) |")
     if arguments.json:
         with open(arguments.json, "w", encoding="utf-8") as file:
             json.dump(out, file, indent=1)

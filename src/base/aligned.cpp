@@ -14,6 +14,8 @@ namespace mete {
 
 namespace {
 
+constexpr size_t kPage = 4096;
+
 /// A line of /proc/meminfo in bytes; 0 if it is not there.
 size_t read_meminfo(const char* wanted) {
   std::ifstream file("/proc/meminfo");
@@ -27,7 +29,23 @@ size_t read_meminfo(const char* wanted) {
   return 0;
 }
 
+uint8_t* map_memory(size_t bytes, int flags) {
+  void* at = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | flags, -1, 0);
+  return at == MAP_FAILED ? nullptr : static_cast<uint8_t*>(at);
+}
+
 }  // namespace
+
+uint8_t* map_huge(size_t bytes, int flags) {
+  bytes = (bytes + kPage - 1) / kPage * kPage;
+  uint8_t* const at = map_memory(bytes + kHugePage, flags);
+  if (at == nullptr) return nullptr;
+  const size_t before = (kHugePage - reinterpret_cast<uintptr_t>(at) % kHugePage) % kHugePage;
+  if (before > 0) ::munmap(at, before);
+  ::munmap(at + before + bytes, kHugePage - before);
+  ::madvise(at + before, bytes, MADV_HUGEPAGE);
+  return at + before;
+}
 
 size_t memory_available() {
   auto available = static_cast<double>(read_meminfo("MemAvailable:"));
@@ -41,13 +59,11 @@ int64_t AlignedBuffer::resident() const { return resident_bytes(data_, static_ca
 
 AlignedBuffer::AlignedBuffer(size_t bytes, bool huge) {
   if (bytes == 0) return;
-  void* address = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (address == MAP_FAILED) {
+  data_ = huge ? map_huge(bytes) : map_memory(bytes, 0);
+  if (data_ == nullptr) {
     throw run_failure("out of memory: {} bytes needed, {} available", bytes, memory_available());
   }
-  data_ = static_cast<uint8_t*>(address);
   bytes_ = bytes;
-  if (huge) ::madvise(address, bytes, MADV_HUGEPAGE);  // a hint; refusal costs speed only
 }
 
 AlignedBuffer::~AlignedBuffer() {

@@ -8,6 +8,12 @@
 
 namespace mete {
 
+inline constexpr size_t kHugePage = size_t{2} << 20;  ///< size and alignment of a transparent huge page
+
+/// Anonymous memory with transparent huge pages asked for (a hint; refusal costs speed only), from a multiple
+/// of kHugePage on. `flags`: more of mmap's. Null: errno says why.
+uint8_t* map_huge(size_t bytes, int flags = 0);
+
 class AlignedBuffer {
  public:
   AlignedBuffer() = default;

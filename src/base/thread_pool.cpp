@@ -14,7 +14,8 @@ namespace {
 // Spin this many pauses (some tens of microseconds) before blocking: long enough to bridge the gap between
 // two parallel sections of a decode step, short enough that more threads than CPUs do not starve each other.
 constexpr int kSpins = 2000;
-constexpr int kYields = 16;  // the same where threads share CPUs
+constexpr int kSpinsForSoon = 40000;  // where work was announced
+constexpr int kYields = 16;           // instead of kSpins where threads share CPUs
 
 }  // namespace
 
@@ -53,12 +54,17 @@ void ThreadPool::pause() const noexcept {
   }
 }
 
+bool ThreadPool::keep_spinning(int spins) const noexcept {
+  if (spins < spin_limit_) return true;
+  return !oversubscribed_ && spins < kSpinsForSoon && shared_->soon.load(std::memory_order_relaxed);
+}
+
 void ThreadPool::worker_loop(int worker) noexcept {
   uint32_t seen = 0;
   for (;;) {
     int spins = 0;
     while (shared_->generation.load(std::memory_order_acquire) == seen) {
-      if (++spins < spin_limit_) {
+      if (keep_spinning(++spins)) {
         pause();
       } else {
         shared_->sleepers.fetch_add(1);

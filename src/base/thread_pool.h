@@ -44,6 +44,10 @@ class ThreadPool {
   void set_active(int workers) { limit_ = std::clamp(workers, 1, size_); }
   int active() const { return limit_; }
 
+  /// `soon`: work comes within a millisecond though the caller waits for something else now. Workers then
+  /// stay awake instead of going to sleep, from which they would take tens of microseconds to wake up.
+  void expect_work(bool soon) { shared_->soon.store(soon, std::memory_order_relaxed); }
+
   /// Calls work(worker) once on each of the first `workers` threads (default: active()), worker 0 on the
   /// caller. Not reentrant; `work` must not throw.
   void run(FunctionRef<void(int)> work, int workers = 0) noexcept;
@@ -57,11 +61,12 @@ class ThreadPool {
 
   void worker_loop(int worker) noexcept;
   void pause() const noexcept;
+  bool keep_spinning(int spins) const noexcept;
 
   int size_;
   struct alignas(64) Shared {
     std::atomic<uint32_t> generation{0};  // a change means new work; the low bits say for how many workers
-    std::atomic<bool> stop{false};
+    std::atomic<bool> stop{false}, soon{false};
     alignas(64) std::atomic<int> pending{0};
     alignas(64) std::atomic<int> sleepers{0};
   };

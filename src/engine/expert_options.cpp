@@ -1,6 +1,9 @@
 #include "engine/expert_options.h"
 
+#include <algorithm>
+
 #include "base/text_file.h"
+#include "format/machine_profile.h"
 
 namespace mete {
 namespace {
@@ -15,6 +18,17 @@ LearnedRule read_rule(const std::string& path, size_t layers) {
   return std::move(*rule);
 }
 
+/// Experts whose reads fill the drive's queue as the kept profile says.
+int profile_depth(const ExpertDeclaration& declaration, bool packed) {
+  constexpr int kDefault = 4, kLeast = 2, kMost = 8;
+  const Result<MachineProfile> profile = load_profile(profile_path());
+  if (!profile || declaration.layers.empty()) return kDefault;
+  const ExpertLayer& layer = declaration.layers.front();
+  const int pieces = packed ? 1 : layer.gate != nullptr ? 3 : 2;
+  const int depth = profile->drive_depth(stored_expert_bytes(declaration, layer) / pieces);
+  return depth > 0 ? std::clamp((depth + pieces - 1) / pieces, kLeast, kMost) : kDefault;
+}
+
 }  // namespace
 
 ExpertStoreConfig expert_store_config(const ExpertOptions& o, const ExpertDeclaration& declaration,
@@ -23,7 +37,8 @@ ExpertStoreConfig expert_store_config(const ExpertOptions& o, const ExpertDeclar
   const auto layers = static_cast<int64_t>(declaration.layers.size());
   config.slots = o.slots > 0 ? o.slots : o.slots_per_layer * layers;
   config.shared = o.shared;
-  config.guesses = o.prefetch;
+  config.depth = o.depth > 0 ? o.depth : profile_depth(declaration, !o.pack_path.empty());
+  config.guesses = o.prefetch >= 0 ? o.prefetch : 2 * config.depth;
   config.replace.kind = o.policy;
   if (o.policy == ReplaceKind::kLearned) {
     if (o.rule_path.empty()) throw bad_usage("the learned expert policy needs a rule (--expert-rule)");
@@ -32,7 +47,6 @@ ExpertStoreConfig expert_store_config(const ExpertOptions& o, const ExpertDeclar
   }
   config.way = o.way;
   config.direct = o.direct;
-  config.depth = o.depth;
   config.threads = o.threads;
   config.pack_path = o.pack_path;
   return config;

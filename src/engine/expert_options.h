@@ -16,10 +16,11 @@ struct ExpertOptions {
   ReplaceKind policy = ReplaceKind::kLfu;
   std::string rule_path;  ///< of the learned policy
   bool shared = false;    ///< one pool for all layers
-  int32_t prefetch = 0;   ///< slots for experts read ahead of the next layer's router; 0: no prefetch
+  int32_t prefetch = -1;  ///< slots for experts read ahead of the next layer's router; -1: two reads' worth
   ReadWay way = ReadWay::kAuto;
   bool direct = true;
-  int depth = 8, threads = 4;
+  int depth = 0;  ///< experts read at a time; 0: what the machine's profile says, 4 without one
+  int threads = 4;
   std::string pack_path;  ///< expert pack; empty: from the model file
   bool streamed() const { return slots_per_layer > 0 || slots > 0; }
 };

@@ -45,8 +45,10 @@ Result<int64_t> file_size(int fd, const std::string& path) {
 /// Threads that read blocks until told to stop; `bytes` counts what they got.
 class Readers {
  public:
-  Readers(int fd, const DrivePattern& pattern, int64_t blocks) : fd_(fd), pattern_(pattern), blocks_(blocks) {
-    buffers_ = AlignedBuffer(static_cast<size_t>(pattern.block) * static_cast<size_t>(pattern.depth));
+  Readers(int fd, const DrivePattern& pattern, int64_t blocks, bool huge)
+      : fd_(fd), pattern_(pattern), blocks_(blocks) {
+    buffers_ = AlignedBuffer(
+        std::max(kHugePage, static_cast<size_t>(pattern.block) * static_cast<size_t>(pattern.depth)), huge);
     for (int i = 0; i < pattern.depth; ++i) threads_.emplace_back([this, i] { run(i); });
   }
   ~Readers() { stop(); }
@@ -88,7 +90,7 @@ class Readers {
 
 }  // namespace
 
-Result<DriveRate> measure_drive(const std::string& path, const DrivePattern& pattern, double seconds) {
+Result<DriveRate> measure_drive(const std::string& path, const DrivePattern& pattern, double seconds, bool huge) {
   METE_CHECK(pattern.block > 0 && pattern.block % 4096 == 0 && pattern.depth > 0);
   File file(path, O_RDONLY | (pattern.direct ? O_DIRECT : 0));
   if (file.fd() < 0) {
@@ -106,7 +108,7 @@ Result<DriveRate> measure_drive(const std::string& path, const DrivePattern& pat
   // A buffered read of a block that came before would measure the page cache: stop in time.
   const int64_t limit = pattern.direct ? INT64_MAX : *size / (pattern.random ? 4 : 1);
   std::vector<double> rates;
-  Readers readers(file.fd(), pattern, blocks);
+  Readers readers(file.fd(), pattern, blocks, huge);
   const double start = now_seconds();
   double window_start = start;
   int64_t window_bytes = 0;

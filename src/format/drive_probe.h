@@ -25,9 +25,11 @@ struct DriveRate {
   Spread bytes_per_s;
 };
 
-/// Reads `path` for about `seconds` in the given pattern. Error(kRuntime): the file cannot be opened that way
+/// Reads `path` for about `seconds` in the given pattern, into huge pages as the expert store does, or into
+/// pages of 4 KiB (a virtual drive may do half as well with those). Error(kRuntime): the file cannot be opened that way
 /// (the file system has no O_DIRECT), is smaller than one block, or a read failed.
-Result<DriveRate> measure_drive(const std::string& path, const DrivePattern& pattern, double seconds);
+Result<DriveRate> measure_drive(const std::string& path, const DrivePattern& pattern, double seconds,
+                                bool huge = true);
 
 /// The patterns of the machine profile: random direct reads over blocks and depths, sequential ones,
 /// buffered.

@@ -81,6 +81,7 @@ void Moe::allocate(Context& ctx, int64_t max_rows) {
   for (std::vector<ExpertDemand>* list : {&demands_, &guesses_}) {
     list->reserve(static_cast<size_t>(router_.experts));
   }
+  guess_ranks_.reserve(static_cast<size_t>(router_.experts));
   groups_.reserve(2 * static_cast<size_t>(router_.experts));
 }
 
@@ -110,12 +111,19 @@ void Moe::look_ahead(Context& ctx, ExpertSource& source, const MoeCall& call) no
   route(ctx, router_, logits_, next.selection_bias, call.rows, guess_ids_.data(), guess_weights_.data());
   guesses_.resize(static_cast<size_t>(router_.experts));
   for (size_t e = 0; e < guesses_.size(); ++e) guesses_[e] = {static_cast<int32_t>(e), 0};
+  guess_ranks_.assign(guesses_.size(), static_cast<int32_t>(router_.used));
   for (int64_t i = 0; i < call.rows * router_.used; ++i) {
-    ++guesses_[static_cast<size_t>(guess_ids_[static_cast<size_t>(i)])].rows;
+    const auto expert = static_cast<size_t>(guess_ids_[static_cast<size_t>(i)]);
+    ++guesses_[expert].rows;
+    guess_ranks_[expert] = std::min(guess_ranks_[expert], static_cast<int32_t>(i % router_.used));
   }
   std::erase_if(guesses_, [](const ExpertDemand& guess) { return guess.rows == 0; });
-  std::sort(guesses_.begin(), guesses_.end(), [](const ExpertDemand& a, const ExpertDemand& b) {
-    return a.rows != b.rows ? a.rows > b.rows : a.expert < b.expert;
+  // Best first: chosen by most rows, then by the best rank in any row.
+  std::sort(guesses_.begin(), guesses_.end(), [this](const ExpertDemand& a, const ExpertDemand& b) {
+    if (a.rows != b.rows) return a.rows > b.rows;
+    const int32_t rank_a = guess_ranks_[static_cast<size_t>(a.expert)];
+    const int32_t rank_b = guess_ranks_[static_cast<size_t>(b.expert)];
+    return rank_a != rank_b ? rank_a < rank_b : a.expert < b.expert;
   });
   source.hint(next.index, guesses_);
 }

@@ -73,6 +73,7 @@ class Moe {
   std::vector<int32_t> ids_, guess_ids_;        // [rows][used]
   std::vector<float> weights_, guess_weights_;  // [rows][used]
   std::vector<ExpertDemand> guesses_;
+  std::vector<int32_t> guess_ranks_;  // by expert: best rank in any row
   std::vector<ExpertDemand> demands_;
   std::vector<int32_t> first_;      // per expert (+ 1): its part of rows_of_
   std::vector<int32_t> rows_of_;    // rows by expert, ascending

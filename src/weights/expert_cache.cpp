@@ -4,7 +4,8 @@
 
 namespace mete {
 
-ExpertCache::ExpertCache(const ExpertCacheConfig& config) : config_(config) {
+ExpertCache::ExpertCache(const ExpertCacheConfig& config)
+    : config_(config), guess_record_(config.layers, config.guess_threshold) {
   const int32_t pools = config.shared ? 1 : config.layers;
   METE_CHECK(config.layers > 0 && config.experts > 0 && config.guesses >= 0);
   METE_CHECK(config.slots >= pools && config.slots <= int64_t{config.layers} * config.experts);
@@ -27,6 +28,7 @@ ExpertCache::ExpertCache(const ExpertCacheConfig& config) : config_(config) {
   guess_keys_.reserve(static_cast<size_t>(config.guesses));
   new_guesses_.reserve(static_cast<size_t>(config.guesses));
   plan_.reserve(static_cast<size_t>(config.experts));
+  hinted_.reserve(static_cast<size_t>(config.experts));
 }
 
 /// Slots of a pool; what does not divide evenly goes to the first layers.
@@ -74,6 +76,10 @@ void ExpertCache::take_demands(Pool& pool, int layer, std::span<const ExpertDema
       ++pool.resident;
       ++counts_.useful_guesses;
     }
+  }
+  if (layer == hinted_layer_) {
+    for (const Hinted& h : hinted_) guess_record_.tell(layer, h.place, demanded_[key(layer, h.expert)] != 0);
+    hinted_layer_ = -1;
   }
   pool.policy->use(keys_);
   forget_guesses(layer);
@@ -196,9 +202,15 @@ void ExpertCache::end() noexcept {
 std::span<const ExpertCache::Guess> ExpertCache::hint(int layer,
                                                       std::span<const ExpertDemand> demands) noexcept {
   new_guesses_.clear();
-  for (const ExpertDemand& d : demands) {
+  hinted_.clear();
+  hinted_layer_ = layer;
+  for (size_t i = 0; i < demands.size() && config_.guesses > 0; ++i) {
+    const ExpertDemand& d = demands[i];
     const size_t k = key(layer, d.expert);
-    if (slot_of_[k] >= 0 || config_.guesses == 0) continue;
+    if (slot_of_[k] >= 0) continue;
+    const int32_t place = GuessRecord::place(static_cast<int32_t>(i), d.rows);
+    hinted_.push_back({d.expert, place});
+    if (!guess_record_.worth(layer, place)) continue;
     if (static_cast<int32_t>(guess_keys_.size()) == config_.guesses) {
       const int32_t oldest = guess_keys_.front();
       if (oldest / config_.experts == layer) break;  // all slots taken by this hint

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "weights/experts.h"
+#include "weights/guess_record.h"
 #include "weights/replace/policy.h"
 
 namespace mete {
@@ -20,6 +21,9 @@ struct ExpertCacheConfig {
   bool shared = false;  ///< one pool for all layers; else each layer has its own share of the slots
   int32_t guesses = 0;  ///< slots for experts read ahead on a hint, besides `slots`
   ReplaceConfig replace;
+  /// Share of guesses (by layer and place in the hint) that must have come true of late for one to be read;
+  /// 0: read all.
+  double guess_threshold = 0.6;
 };
 
 struct ExpertCounts {
@@ -49,8 +53,9 @@ class ExpertCache {
   struct Guess {
     int32_t expert, slot;
   };
-  /// A hint for `layer`: the experts to read ahead and the slots they go to. They stay outside the pool until
-  /// the layer demands them, and are forgotten if it does not. Valid until the next call.
+  /// A hint for `layer`, best guess first: the experts to read ahead and the slots they go to. They stay
+  /// outside the pool until the layer demands them, and are forgotten if it does not. Guesses of a kind that
+  /// seldom came true are only remembered, to see whether they do now. Valid until the next call.
   std::span<const Guess> hint(int layer, std::span<const ExpertDemand> demands) noexcept;
 
   /// The expert is not in its slot after all: its read failed, or was never started.
@@ -97,7 +102,13 @@ class ExpertCache {
   std::vector<uint8_t> demanded_;    // by key, within begin()
   std::vector<uint8_t> guessed_;     // by key: in a guess's slot
   std::vector<int32_t> guess_keys_;  // oldest first
-  std::vector<int32_t> free_;        // slots, taken from the back
+  GuessRecord guess_record_;
+  struct Hinted {
+    int32_t expert, place;
+  };
+  int32_t hinted_layer_ = -1;
+  std::vector<Hinted> hinted_;  // what was not resident of the last hint
+  std::vector<int32_t> free_;   // slots, taken from the back
   std::vector<int32_t> free_at_end_;
   std::vector<Item> plan_;
   std::vector<Guess> new_guesses_;

@@ -26,6 +26,11 @@ size_t staging_bytes(const ExpertLayout& layout) {
   return most;
 }
 
+/// Huge pages: the kernel hands a drive few pieces of memory per read (measured: twice the rate).
+size_t all_staging_bytes(const ExpertLayout& layout, int buffers) {
+  return (staging_bytes(layout) * static_cast<size_t>(buffers) + kHugePage - 1) / kHugePage * kHugePage;
+}
+
 ExpertCacheConfig cache_config(const ExpertDeclaration& d, const ExpertStoreConfig& c) {
   ExpertCacheConfig out;
   out.layers = static_cast<int32_t>(d.layers.size());
@@ -33,6 +38,7 @@ ExpertCacheConfig cache_config(const ExpertDeclaration& d, const ExpertStoreConf
   out.slots = std::min(c.slots, out.layers * d.experts);
   out.shared = c.shared;
   out.guesses = c.guesses;
+  out.guess_threshold = c.guess_threshold;
   out.replace = c.replace;
   const int64_t floor = expert_store_floor_slots(d, c.shared);
   if (c.slots < floor) throw bad_usage("experts: {} slots, expected at least {}", c.slots, floor);
@@ -51,9 +57,11 @@ int64_t expert_store_floor_slots(const ExpertDeclaration& d, bool shared) {
 
 int64_t expert_store_fixed_bytes(const ExpertDeclaration& d, const ExpertStoreConfig& c) {
   const ExpertLayout layout = make_expert_layout(d);
-  const size_t buffers = c.pack_path.empty() ? static_cast<size_t>(c.depth) * staging_bytes(layout) : 0;
+  const size_t buffers = c.pack_path.empty() ? all_staging_bytes(layout, 2 * c.depth) : 0;
   constexpr size_t kRing = 64 << 10;  // submissions and completions, 3 reads per expert
-  return static_cast<int64_t>(buffers + static_cast<size_t>(c.guesses) * layout.slot_bytes + kRing);
+  // The arena's last huge page may be used in part.
+  return static_cast<int64_t>(buffers + static_cast<size_t>(c.guesses) * layout.slot_bytes + kHugePage +
+                              kRing);
 }
 
 int64_t expert_store_floor_bytes(const ExpertDeclaration& d, const ExpertStoreConfig& c) {
@@ -76,12 +84,12 @@ ExpertStore::ExpertStore(Context& ctx, const GgufFile& file, const ExpertDeclara
                         bytes, file.file_bytes());
     }
     staging_bytes_ = staging_bytes(layout_);
-    staging_ = AlignedBuffer(staging_bytes_ * static_cast<size_t>(config_.depth));
-    for (int i = config_.depth - 1; i >= 0; --i) free_staging_.push_back(i);
+    staging_ = AlignedBuffer(all_staging_bytes(layout_, buffers()), true);
+    for (int i = buffers() - 1; i >= 0; --i) free_staging_.push_back(i);
   } else {
     open_pack(file);
   }
-  const ReaderConfig reader{config_.way, config_.direct, config_.depth * (pack_.layers > 0 ? 1 : 3),
+  const ReaderConfig reader{config_.way, config_.direct, buffers() * (pack_.layers > 0 ? 1 : 3),
                             config_.threads};
   reader_ = make_reader(files_, reader).value();
   if (config_.wrap_reader) reader_ = config_.wrap_reader(std::move(reader_));
@@ -89,12 +97,10 @@ ExpertStore::ExpertStore(Context& ctx, const GgufFile& file, const ExpertDeclara
   const auto all = static_cast<size_t>(declaration.experts) * declaration.layers.size() +
                    static_cast<size_t>(config_.guesses);
   arena_bytes_ = all * layout_.slot_bytes;
-  void* arena = ::mmap(nullptr, arena_bytes_, PROT_READ | PROT_WRITE,
-                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (arena == MAP_FAILED) {
+  arena_ = map_huge(arena_bytes_, MAP_NORESERVE);
+  if (arena_ == nullptr) {
     throw run_failure("expert arena: cannot reserve {} bytes: {}", arena_bytes_, std::strerror(errno));
   }
-  arena_ = static_cast<uint8_t*>(arena);
   slots_.resize(static_cast<size_t>(cache_.slot_count()));
   const auto experts = static_cast<size_t>(declaration.experts);
   for (std::vector<int32_t>* list : {&demand_queue_, &guess_queue_, &arrived_}) {
@@ -132,6 +138,7 @@ void ExpertStore::begin(int layer, std::span<const ExpertDemand> demands) noexce
   given_.assign(plan.size(), Given::kNotStarted);
   follows_.assign(plan.size(), -1);
   ungiven_ = static_cast<int32_t>(plan.size());
+  int missing = 0;
   for (size_t i = 0; i < plan_.size(); ++i) {
     const ExpertCache::Item& item = plan_[i];
     const int32_t expert = demands_[static_cast<size_t>(item.demand)].expert;
@@ -143,9 +150,13 @@ void ExpertStore::begin(int layer, std::span<const ExpertDemand> demands) noexce
     Slot& slot = at(item.slot);
     if (!item.hit || slot.state == State::kFailed || (slot.guess && slot.state == State::kQueued)) {
       load(item.slot, expert, false);
+      ++missing;
     }
     slot.guess = false;
   }
+  // Where slots are handed on, half of them are read while the other half is computed.
+  const bool handed_on = std::any_of(follows_.begin(), follows_.end(), [](int32_t f) { return f >= 0; });
+  reading_limit_ = handed_on ? std::clamp(missing / 2, 1, config_.depth) : config_.depth;
   forget_stale_guesses();
   start_reads();
   collect(false);
@@ -165,6 +176,8 @@ Result<std::span<const ExpertSource::Ready>> ExpertStore::next() noexcept {
   while (true) {
     start_reads();
     collect(false);
+    start_reads();  // the next ones go to the drive before what has arrived is packed
+    collect(false);
     finish_arrived(false);
     start_reads();  // with the buffers that are free now
     for (size_t i = 0; i < plan_.size(); ++i) {
@@ -183,6 +196,7 @@ Result<std::span<const ExpertSource::Ready>> ExpertStore::next() noexcept {
       return std::span<const Ready>(ready_);
     }
     const double begin = now_seconds();
+    ctx_.pool.expect_work(true);
     collect(true);
     stall_s_ += now_seconds() - begin;
   }
@@ -206,6 +220,8 @@ void ExpertStore::end() noexcept {
   }
   cache_.end();
   open_ = false;
+  plan_.clear();
+  ctx_.pool.expect_work(false);
   start_reads();
   collect(false);
 }

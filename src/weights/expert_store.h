@@ -32,10 +32,11 @@ struct ExpertStoreConfig {
   int64_t slots = 0;    ///< of all layers
   bool shared = false;  ///< one pool for all layers
   int32_t guesses = 0;  ///< slots for experts read ahead on a hint; 0: no prefetch
+  double guess_threshold = ExpertCacheConfig{}.guess_threshold;
   ReplaceConfig replace;
   ReadWay way = ReadWay::kAuto;
   bool direct = true;
-  int depth = 8;          ///< experts being read at most
+  int depth = 4;          ///< experts of a layer being read at a time; as many wait, read, for the caller
   int threads = 4;        ///< of ReadWay::kThreads
   int retries = 3;        ///< of a failing read
   std::string pack_path;  ///< expert pack; empty: straight from the model file
@@ -120,12 +121,14 @@ class ExpertStore final : public ExpertSource {
   void load(int32_t slot, int32_t expert, bool guess);
   void forget_stale_guesses();
   void start_reads();
+  bool layer_waits() const;
   bool start(int32_t slot);
   Extent extent(int32_t slot, int piece) const;
   int pieces(int32_t slot) const;
   void submit(int32_t slot, int piece);
   void collect(bool wait);
   void take(const ReadDone& done);
+  int buffers() const { return 2 * config_.depth; }
   void finish_arrived(bool guesses);
   void finish(std::span<const int32_t> arrived);
   void release_staging(int32_t slot);
@@ -169,6 +172,8 @@ class ExpertStore final : public ExpertSource {
   std::vector<int32_t> follows_;  // by plan index: the item that takes over its slot, or -1
   std::vector<Ready> ready_;
   int32_t ungiven_ = 0;
+  int reading_ = 0;        // slots that are being read
+  int reading_limit_ = 0;  // while the open layer has demands
   int64_t reads_under_way_ = 0, reads_ = 0, disk_bytes_ = 0, retries_ = 0;
   double stall_s_ = 0;
   ExpertStoreLog* log_ = nullptr;

@@ -34,12 +34,13 @@ void ExpertStore::load(int32_t index, int32_t expert, bool guess) {
   (guess ? guess_queue_ : demand_queue_).push_back(index);
 }
 
-/// Starts what the reader has room for: what a layer waits for, then guesses.
+/// Starts what the reader has room for: what a layer waits for, and guesses once all that has arrived. Drives
+/// may answer what is queued together all at once, so that a guess beside a demand would delay it.
 void ExpertStore::start_reads() {
   size_t n = 0;
   while (n < demand_queue_.size() && start(demand_queue_[n])) ++n;
   demand_queue_.erase(demand_queue_.begin(), demand_queue_.begin() + static_cast<std::ptrdiff_t>(n));
-  if (!demand_queue_.empty()) return;
+  if (guess_queue_.empty() || layer_waits()) return;
   n = 0;
   while (n < guess_queue_.size()) {
     const int32_t index = guess_queue_[n];
@@ -50,6 +51,16 @@ void ExpertStore::start_reads() {
     ++n;
   }
   guess_queue_.erase(guess_queue_.begin(), guess_queue_.begin() + static_cast<std::ptrdiff_t>(n));
+}
+
+/// Whether an expert that the open layer needs has not arrived yet.
+bool ExpertStore::layer_waits() const {
+  if (!demand_queue_.empty()) return true;
+  for (size_t i = 0; i < plan_.size(); ++i) {
+    if (given_[i] == Given::kNotStarted) return true;
+    if (given_[i] == Given::kStarted && at(plan_[i].slot).state == State::kReading) return true;
+  }
+  return false;
 }
 
 int ExpertStore::pieces(int32_t slot) const {
@@ -82,7 +93,7 @@ const uint8_t* ExpertStore::piece_data(int32_t index, int piece) const {
 
 bool ExpertStore::start(int32_t index) {
   Slot& slot = at(index);
-  if (reads_under_way_ + pieces(index) > reader_->depth()) return false;
+  if (reading_ >= (slot.guess ? buffers() : reading_limit_)) return false;
   if (pack_.layers == 0) {
     if (free_staging_.empty() && !slot.guess) finish_arrived(true);
     if (free_staging_.empty()) return false;
@@ -90,6 +101,7 @@ bool ExpertStore::start(int32_t index) {
     free_staging_.pop_back();
   }
   slot.state = State::kReading;
+  ++reading_;
   slot.failed = false;
   slot.done = {};
   slot.reads_left = pieces(index);
@@ -127,6 +139,7 @@ void ExpertStore::take(const ReadDone& done) {
   disk_bytes_ += std::max<int64_t>(0, done.result);
   if (slot.restart) {
     if (--slot.reads_left > 0) return;
+    --reading_;
     release_staging(index);
     slot.restart = false;
     slot.state = State::kEmpty;
@@ -149,6 +162,7 @@ void ExpertStore::take(const ReadDone& done) {
     slot.failed = true;
   }
   if (--slot.reads_left > 0) return;
+  --reading_;
   slot.state = slot.failed ? State::kFailed : State::kArrived;
   if (slot.failed) release_staging(index);
 }

@@ -36,6 +36,7 @@ class StoredExperts : public ::testing::TestWithParam<const char*> {
     config_.replace.learned = &rule_;
     config_.slots = all_ / 2;
     config_.guesses = 2;
+    config_.guess_threshold = 0;
     Machine resident(*file_, {});
     tokens_ = some_tokens(24, resident.vocab());
     for (const int64_t chunk : {1, 5, 24}) want_.push_back(hash_of(run_logits(resident, tokens_, chunk)));

@@ -38,7 +38,7 @@ class ExpertCacheTest : public ::testing::TestWithParam<Case> {
   ExpertCacheConfig config() {
     const Case& c = GetParam();
     rule_ = LearnedRule(std::vector<LearnedNet>(kLayers));
-    ExpertCacheConfig out{kLayers, kExperts, c.slots, c.shared, c.guesses, {}};
+    ExpertCacheConfig out{kLayers, kExperts, c.slots, c.shared, c.guesses, {}, 0};
     out.replace.kind = c.kind;
     out.replace.learned = &rule_;
     return out;
@@ -165,7 +165,7 @@ TEST(ExpertCache, ALongPromptLeavesHalfOfTheHits) {
 }
 
 TEST(ExpertCache, AConfirmedGuessIsAHitAndAWrongOneIsForgotten) {
-  ExpertCache cache({2, 8, 4, false, 2, {}});
+  ExpertCache cache({2, 8, 4, false, 2, {}, 0});
   const std::vector<ExpertDemand> guess{{3, 1}, {5, 1}, {6, 1}}, demand{{3, 1}};
   EXPECT_EQ(cache.hint(1, guess).size(), 2u);
   cache.begin(1, demand);
@@ -178,4 +178,39 @@ TEST(ExpertCache, AConfirmedGuessIsAHitAndAWrongOneIsForgotten) {
 }
 
 }  // namespace
+TEST(ExpertCache, GuessesOfAPlaceThatSeldomComesTrueAreNotRead) {
+  ExpertCache cache({2, 8, 2, false, 2, {}});
+  // The best guess always comes true, the second never, then the other way round.
+  const std::vector<ExpertDemand> a{{1, 1}, {2, 1}}, b{{3, 1}, {4, 1}};
+  const auto read = [&](int step, bool first_is_right) {
+    const std::vector<ExpertDemand>& guess = step % 2 == 0 ? a : b;
+    int places = 0;
+    for (const ExpertCache::Guess& g : cache.hint(1, guess)) places |= g.expert == guess[0].expert ? 1 : 2;
+    const std::vector<ExpertDemand> demand{guess[first_is_right ? 0 : 1]};
+    cache.begin(1, demand);
+    cache.end();
+    return places;
+  };
+  for (int step = 0; step < 8; ++step) read(step, true);
+  EXPECT_EQ(read(8, true), 1);
+  for (int step = 0; step < 100; ++step) read(step, false);
+  EXPECT_EQ(read(100, false), 2);
+}
+
+TEST(ExpertCache, GuessesOfSeveralRowsHaveARecordOfTheirOwn) {
+  ExpertCache cache({2, 8, 2, false, 2, {}});
+  for (int step = 0; step < 20; ++step) {  // of one row: never right
+    const std::vector<ExpertDemand> guess{{1 + step % 3, 1}}, demand{{5 + step % 3, 1}};
+    EXPECT_EQ(cache.hint(1, guess).size(), 0u);
+    cache.begin(1, demand);
+    cache.end();
+    const std::vector<ExpertDemand> many{{1 + step % 3, 4}};
+    // Always right: read as soon as that shows, unless it is resident from the step before.
+    const bool resident = cache.slot_of(0, many[0].expert) >= 0;
+    EXPECT_EQ(cache.hint(0, many).size(), step > 2 && !resident ? 1u : 0u) << step;
+    cache.begin(0, many);
+    cache.end();
+  }
+}
+
 }  // namespace mete

@@ -82,7 +82,7 @@ class ExpertStoreTest : public ::testing::Test {
       for (int32_t e = 0; e < ExpertFile::kExperts; ++e) expected.push_back(file.expected(layer, e));
     }
     rule = LearnedRule(std::vector<LearnedNet>(ExpertFile::kLayers));
-    config.slots = 9;
+    config.slots = 9, config.guess_threshold = 0;
     config.replace.learned = &rule;
   }
 

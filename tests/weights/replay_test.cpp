@@ -198,7 +198,7 @@ TEST(Replay, PredictsALiveRunExactly) {
   for (const ReplaceKind kind : kAllReplaceKinds) {
     for (const bool shared : {false, true}) {
       ExpertStoreConfig config;
-      config.slots = 10, config.shared = shared, config.guesses = 2;
+      config.slots = 10, config.shared = shared, config.guesses = 2, config.guess_threshold = 0.25;
       config.replace.kind = kind, config.replace.learned = &rule;
       ExpertStore store(ctx, *file.file, file.declaration, config);
       RoutingTraceWriter writer(path, ExpertFile::kLayers, ExpertFile::kExperts, 2, 1);
@@ -235,7 +235,8 @@ TEST(Replay, PredictsALiveRunExactly) {
                                        std::istreambuf_iterator<char>());
       const auto trace = RoutingTrace::parse(bytes);
       ASSERT_TRUE(trace) << trace.error().message();
-      ExpertCacheConfig replayed{ExpertFile::kLayers, ExpertFile::kExperts, 10, shared, 2, config.replace};
+      ExpertCacheConfig replayed{ExpertFile::kLayers, ExpertFile::kExperts,  10, shared, 2,
+                                 config.replace,      config.guess_threshold};
       const ExpertCounts want = store.stats().counts, got = replay(steps_of(*trace), replayed);
       EXPECT_EQ(got.hits, want.hits) << name(kind);
       EXPECT_EQ(got.misses, want.misses) << name(kind);
