@@ -2,7 +2,7 @@
 """Speed with some of a model's experts in memory, as a share of the bound.
 
     bench/experts.py -m MODEL.gguf --mete build/release/mete --drive build/release/bench/bench_drive \\
-        [--pack MODEL.gguf.experts] [--slots 8,16] [--prefetch 0,4,8] [--rounds 3] [--json OUT]
+        [--pack MODEL.gguf.experts] [--slots 8,16] [--memory 8GiB] [--prefetch default,0,8] [--rounds 3] [--json OUT]
 
 Each round runs the model with all experts in memory, measures the drive, and runs every configuration with the
 file evicted from the page cache (POSIX_FADV_DONTNEED) and direct reads. The bound of a run is
@@ -32,7 +32,7 @@ def run(arguments, extra):
     for path in filter(None, (arguments.model, arguments.pack)):
         evict(path)
     command = [arguments.mete, "run", "-m", arguments.model, "--no-conversation", "-p", PROMPT * arguments.repeat, "-n",
-               str(arguments.tokens), "--ignore-eos", "--temp", "0", "--json", "-c", "1024", *extra]
+               str(arguments.tokens), "--ignore-eos", "--temp", "0", "--json", "-c", "1024", *arguments.extra.split(), *extra]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0:
         sys.exit(f"{' '.join(command)}: {done.stderr}")
@@ -73,11 +73,13 @@ def figures(arguments, reply, resident, phase):
 
 
 def configurations(arguments):
-    for slots in arguments.slots.split(","):
+    rooms = [(f"{slots} slots", ["--expert-slots", slots]) for slots in filter(None, arguments.slots.split(","))]
+    rooms += [(f"--memory {size}", ["--memory", size]) for size in filter(None, arguments.memory.split(","))]
+    for room, options in rooms:
         for pack in ["", arguments.pack] if arguments.pack else [""]:
             for prefetch in arguments.prefetch.split(","):
-                extra = ["--expert-slots", slots, "--expert-prefetch", prefetch, *arguments.extra.split()]
-                yield f"{slots} slots, {'pack' if pack else 'gguf'}, prefetch {prefetch}", extra + (["--expert-pack", pack] if pack else [])
+                extra = [*options, *(["--expert-prefetch", prefetch] if prefetch != "default" else [])]
+                yield f"{room}, {'pack' if pack else 'gguf'}, prefetch {prefetch}", extra + (["--expert-pack", pack] if pack else [])
 
 
 def main():
@@ -87,12 +89,13 @@ def main():
     parser.add_argument("--drive", default="build/release/bench/bench_drive")
     parser.add_argument("--pack", default="")
     parser.add_argument("--slots", default="8,16")
-    parser.add_argument("--prefetch", default="0,4")
+    parser.add_argument("--memory", default="", help="ceilings")
+    parser.add_argument("--prefetch", default="default,0")
     parser.add_argument("--tokens", type=int, default=128)
     parser.add_argument("--repeat", type=int, default=12, help="of the prompt")
     parser.add_argument("--layers", type=int, default=30, help="layers with experts")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--extra", default="", help="more options for every configuration")
+    parser.add_argument("--extra", default="", help="more options of every run")
     parser.add_argument("--json", default="")
     arguments = parser.parse_args()
     rows = {}

@@ -90,7 +90,8 @@ class Readers {
 
 }  // namespace
 
-Result<DriveRate> measure_drive(const std::string& path, const DrivePattern& pattern, double seconds, bool huge) {
+Result<DriveRate> measure_drive(const std::string& path, const DrivePattern& pattern, double seconds,
+                                bool huge) {
   METE_CHECK(pattern.block > 0 && pattern.block % 4096 == 0 && pattern.depth > 0);
   File file(path, O_RDONLY | (pattern.direct ? O_DIRECT : 0));
   if (file.fd() < 0) {

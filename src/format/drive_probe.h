@@ -26,8 +26,8 @@ struct DriveRate {
 };
 
 /// Reads `path` for about `seconds` in the given pattern, into huge pages as the expert store does, or into
-/// pages of 4 KiB (a virtual drive may do half as well with those). Error(kRuntime): the file cannot be opened that way
-/// (the file system has no O_DIRECT), is smaller than one block, or a read failed.
+/// pages of 4 KiB (a virtual drive may do half as well with those). Error(kRuntime): the file cannot be
+/// opened that way (the file system has no O_DIRECT), is smaller than one block, or a read failed.
 Result<DriveRate> measure_drive(const std::string& path, const DrivePattern& pattern, double seconds,
                                 bool huge = true);
 
