@@ -51,6 +51,8 @@ def common(rng):
     if rng.random() < 0.05:
         out["deadline_ms"] = rng.choice((1, 50, 500, 5000))
     if rng.random() < 0.1:
+        out.update({"timings_per_token": True, "return_progress": True})
+    if rng.random() < 0.1:
         out.update(rng.choice(({"cache_salt": f"s{rng.randrange(5)}"}, {"cache_prompt": False})))
     if rng.random() < 0.1:
         out.update(rng.choice(({"logit_bias": {"5": -2}}, {"presence_penalty": 1.0}, {"top_k": 3}, {"min_p": 0.2})))
@@ -60,7 +62,7 @@ def common(rng):
 def completion(rng, tokens):
     body = {**common(rng), "prompt": prompt(rng), "n_predict": tokens}
     body.update(rng.choice(({}, {}, {"stop": ["a"]}, {"grammar": grammar(rng)}, {"json_schema": schema(rng)},
-                            {"n_probs": rng.randrange(6)}, {"mirostat": 2}, {"dry_multiplier": 0.8})))
+                            {"n_probs": rng.randrange(6)}, {"mirostat": 2}, {"n_probs": 3, "post_sampling_probs": True}, {"dry_multiplier": 0.8})))
     return "/completion", body
 
 
@@ -83,7 +85,7 @@ def chat(rng, tokens):
         body["response_format"] = {"type": "json_schema", "json_schema": {"name": "s", "schema": schema(rng)}}
     elif kind < 0.5:
         name, parameters = tool(rng)
-        body["tools"] = [{"type": "function", "function": {"name": name, "parameters": parameters}}]
+        body["tools"] = [{"type": "function", "function": {"name": name, "parameters": parameters, "strict": rng.random() < 0.5}}]
         body["tool_choice"] = rng.choice(("auto", "none", "required", {"type": "function", "function": {"name": name}}))
     if body["stream"] and rng.random() < 0.5:
         body["stream_options"] = {"include_usage": True}

@@ -43,6 +43,8 @@ if context and "--kv-unified" in sys.argv:
     out += ["--ctx-size", str(context), "--kv-tokens", str(context)]
 elif context:  # theirs is for all slots together
     out += ["--ctx-size", str(context // slots)]
+if "--threads" not in out:  # the suite is not about speed
+    out += ["--threads", "1"]
 os.execv("@BINARY@", ["mete", "serve", "-m", "@MODEL@", "--parallel", str(min(slots, rows)), "--alias", names, *out])
 '''
 
