@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <system_error>
 
 #include "base/clock.h"
 #include "base/process_memory.h"
@@ -108,11 +109,35 @@ ExpertStore::ExpertStore(Context& ctx, const GgufFile& file, const ExpertDeclara
   }
   demands_.reserve(experts), plan_.reserve(experts), given_.reserve(experts), follows_.reserve(experts);
   ready_.reserve(experts);
+  touch_arena();
+}
+
+/// In the background, from the first slot on, as slots are taken. A kernel that cannot do it leaves pages to
+/// be cleared when they are first written.
+void ExpertStore::touch_arena() {
+  const size_t bytes = static_cast<size_t>(cache_.slot_count()) * layout_.slot_bytes;
+  if (bytes < kHugePage) return;  // not worth a thread
+  const auto touch = [this, bytes] {
+    constexpr size_t kStep = 8 * kHugePage;
+    for (size_t at = 0; at < bytes && !stop_toucher_.load(std::memory_order_relaxed); at += kStep) {
+      if (::madvise(arena_ + at, std::min(kStep, bytes - at), MADV_POPULATE_WRITE) != 0) return;
+    }
+  };
+  try {
+    toucher_ = std::thread(touch);
+  } catch (const std::system_error&) {  // no thread to be had: as above
+  }
+}
+
+void ExpertStore::stop_touching() {
+  stop_toucher_ = true;
+  if (toucher_.joinable()) toucher_.join();
 }
 
 int64_t ExpertStore::resident() const { return resident_bytes(arena_, static_cast<int64_t>(arena_bytes_)); }
 
 ExpertStore::~ExpertStore() {
+  stop_touching();
   reader_.reset();
   if (arena_ != nullptr) ::munmap(arena_, arena_bytes_);
 }
@@ -256,6 +281,7 @@ Status ExpertStore::resize(int64_t slots) {
   const int64_t floor = expert_store_floor_slots(declaration_, config_.shared);
   if (slots < floor) return bad_usage("experts: {} slots, expected at least {}", slots, floor);
   slots = std::min(slots, static_cast<int64_t>(declaration_.layers.size()) * declaration_.experts);
+  stop_touching();
   while (reads_under_way_ > 0) collect(true);
   finish_arrived(true);
   forget_stale_guesses();

@@ -4,9 +4,11 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <functional>
 #include <memory>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "base/aligned.h"
@@ -118,6 +120,8 @@ class ExpertStore final : public ExpertSource {
   };
 
   void open_pack(const GgufFile& file);
+  void touch_arena();
+  void stop_touching();
   void load(int32_t slot, int32_t expert, bool guess);
   void forget_stale_guesses();
   void start_reads();
@@ -148,6 +152,8 @@ class ExpertStore final : public ExpertSource {
   std::string remake_;        // what to do about a broken pack
   uint8_t* arena_ = nullptr;  // all experts' slots reserved; only those in use are ever touched
   size_t arena_bytes_ = 0;
+  std::thread toucher_;  // lets the kernel clear the arena's pages before reads need them
+  std::atomic<bool> stop_toucher_{false};
   size_t staging_bytes_ = 0;  // of one buffer
   AlignedBuffer staging_;
   std::vector<int> free_staging_;
