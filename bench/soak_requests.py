@@ -85,8 +85,10 @@ def chat(rng, tokens):
         body["response_format"] = {"type": "json_schema", "json_schema": {"name": "s", "schema": schema(rng)}}
     elif kind < 0.5:
         name, parameters = tool(rng)
-        body["tools"] = [{"type": "function", "function": {"name": name, "parameters": parameters, "strict": rng.random() < 0.5}}]
+        body["tools"] = [{"type": "function", "function": {"name": name, "parameters": parameters}}]
         body["tool_choice"] = rng.choice(("auto", "none", "required", {"type": "function", "function": {"name": name}}))
+        if body["tool_choice"] not in ("auto", "none"):  # where strict needs marks of calls that a model may lack
+            body["tools"][0]["function"]["strict"] = True
     if body["stream"] and rng.random() < 0.5:
         body["stream_options"] = {"include_usage": True}
     return "/v1/chat/completions", body
