@@ -60,9 +60,7 @@ int64_t expert_store_fixed_bytes(const ExpertDeclaration& d, const ExpertStoreCo
   const ExpertLayout layout = make_expert_layout(d);
   const size_t buffers = c.pack_path.empty() ? all_staging_bytes(layout, 2 * c.depth) : 0;
   constexpr size_t kRing = 64 << 10;  // submissions and completions, 3 reads per expert
-  // The arena's last huge page may be used in part.
-  return static_cast<int64_t>(buffers + static_cast<size_t>(c.guesses) * layout.slot_bytes + kHugePage +
-                              kRing);
+  return static_cast<int64_t>(buffers + static_cast<size_t>(c.guesses) * layout.slot_bytes + kRing);
 }
 
 int64_t expert_store_floor_bytes(const ExpertDeclaration& d, const ExpertStoreConfig& c) {
@@ -109,7 +107,16 @@ ExpertStore::ExpertStore(Context& ctx, const GgufFile& file, const ExpertDeclara
   }
   demands_.reserve(experts), plan_.reserve(experts), given_.reserve(experts), follows_.reserve(experts);
   ready_.reserve(experts);
+  advise_arena();
   touch_arena();
+}
+
+/// Huge pages for the slots that there are, none that would reach beyond the last of them.
+void ExpertStore::advise_arena() {
+  const size_t used = static_cast<size_t>(cache_.slot_count()) * layout_.slot_bytes;
+  const size_t huge = used / kHugePage * kHugePage;
+  ::madvise(arena_, huge, MADV_HUGEPAGE);
+  ::madvise(arena_ + huge, arena_bytes_ - huge, MADV_NOHUGEPAGE);
 }
 
 /// In the background, from the first slot on, as slots are taken. A kernel that cannot do it leaves pages to
@@ -299,6 +306,7 @@ Status ExpertStore::resize(int64_t slots) {
     ::madvise(memory(cache_.slot_count()),
               static_cast<size_t>(before - cache_.slot_count()) * layout_.slot_bytes, MADV_DONTNEED);
   }
+  advise_arena();
   return {};
 }
 

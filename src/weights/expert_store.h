@@ -120,6 +120,7 @@ class ExpertStore final : public ExpertSource {
   };
 
   void open_pack(const GgufFile& file);
+  void advise_arena();
   void touch_arena();
   void stop_touching();
   void load(int32_t slot, int32_t expert, bool guess);

@@ -50,8 +50,8 @@ class Pack(WithFolder):
         self.assertIn("7 experts of 3 layers", self.made())
         self.assertFalse(self.path("moe.experts.partial").exists())
         self.assertEqual(self.pack.stat().st_size % PAGE, 0)
-        plain = mete_json("run", "-m", self.model, *RUN, "--expert-slots", 2)
-        packed = mete_json("run", "-m", self.model, *RUN, "--expert-slots", 2, "--expert-pack", self.pack)
+        plain = mete_json("run", "-m", self.model, *RUN, "--expert-slots", 2, "--expert-prefetch", 0)
+        packed = mete_json("run", "-m", self.model, *RUN, "--expert-slots", 2, "--expert-prefetch", 0, "--expert-pack", self.pack)
         for run in (plain, packed):
             self.assertEqual(run["logits_hash"], resident["logits_hash"])
         a, b = plain["receipt"]["experts"], packed["receipt"]["experts"]
@@ -293,7 +293,7 @@ class Replay(WithFolder):
     @unittest.skipUnless(SMOLMOE.exists(), f"{SMOLMOE.name} is not in the model folder")
     def test_predicts_a_real_model(self):
         self.model = SMOLMOE
-        live = self.live(self.trace("--expert-slots", 8, "--ubatch-size", 1, "--tokens", 48))
+        live = self.live(self.trace("--expert-slots", 8, "--expert-prefetch", 0, "--ubatch-size", 1, "--tokens", 48))
         got = self.counts("lfu", "--order", "steps", "--slots", 8)
         self.assertEqual((got["hits"], got["misses"]), (live["hits"], live["misses"]))
         # A step of one token is a token.

@@ -166,8 +166,8 @@ TEST_P(StoredExperts, ReplayPredictsTheLiveCounts) {
                                        std::istreambuf_iterator<char>());
       const auto trace = RoutingTrace::parse(bytes);
       ASSERT_TRUE(trace) << trace.error().message();
-      const ExpertCacheConfig cache{trace->layers, trace->experts,  config_.slots,
-                                    shared,        config_.guesses, config_.replace};
+      const ExpertCacheConfig cache{trace->layers,   trace->experts,  config_.slots,          shared,
+                                    config_.guesses, config_.replace, config_.guess_threshold};
       const ExpertCounts got = replay(steps_of(*trace), cache), want = store_->stats().counts;
       EXPECT_EQ(got.hits, want.hits) << name(kind);
       EXPECT_EQ(got.misses, want.misses) << name(kind);
