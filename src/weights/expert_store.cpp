@@ -27,6 +27,8 @@ size_t staging_bytes(const ExpertLayout& layout) {
   return most;
 }
 
+constexpr size_t kTouchAhead = size_t{256} << 20;  // of the arena, beyond the slots that were ever taken
+
 /// Huge pages: the kernel hands a drive few pieces of memory per read (measured: twice the rate).
 size_t all_staging_bytes(const ExpertLayout& layout, int buffers) {
   return (staging_bytes(layout) * static_cast<size_t>(buffers) + kHugePage - 1) / kHugePage * kHugePage;
@@ -119,15 +121,23 @@ void ExpertStore::advise_arena() {
   ::madvise(arena_ + huge, arena_bytes_ - huge, MADV_NOHUGEPAGE);
 }
 
-/// In the background, from the first slot on, as slots are taken. A kernel that cannot do it leaves pages to
-/// be cleared when they are first written.
+/// In the background, some slots ahead of those that were ever taken. A kernel that cannot do it leaves pages
+/// to be cleared when they are first written.
 void ExpertStore::touch_arena() {
   const size_t bytes = static_cast<size_t>(cache_.slot_count()) * layout_.slot_bytes;
   if (bytes < kHugePage) return;  // not worth a thread
   const auto touch = [this, bytes] {
-    constexpr size_t kStep = 8 * kHugePage;
-    for (size_t at = 0; at < bytes && !stop_toucher_.load(std::memory_order_relaxed); at += kStep) {
-      if (::madvise(arena_ + at, std::min(kStep, bytes - at), MADV_POPULATE_WRITE) != 0) return;
+    size_t at = 0;
+    while (at < bytes) {
+      const int32_t taken = taken_.load();
+      if (taken == kStopTouching) return;
+      if (at >= static_cast<size_t>(taken) * layout_.slot_bytes + kTouchAhead) {
+        taken_.wait(taken);
+        continue;
+      }
+      const size_t step = std::min(4 * kHugePage, bytes - at);
+      if (::madvise(arena_ + at, step, MADV_POPULATE_WRITE) != 0) return;
+      at += step;
     }
   };
   try {
@@ -137,7 +147,8 @@ void ExpertStore::touch_arena() {
 }
 
 void ExpertStore::stop_touching() {
-  stop_toucher_ = true;
+  taken_.store(kStopTouching);
+  taken_.notify_all();
   if (toucher_.joinable()) toucher_.join();
 }
 

@@ -154,8 +154,9 @@ class ExpertStore final : public ExpertSource {
   uint8_t* arena_ = nullptr;  // all experts' slots reserved; only those in use are ever touched
   size_t arena_bytes_ = 0;
   std::thread toucher_;  // lets the kernel clear the arena's pages before reads need them
-  std::atomic<bool> stop_toucher_{false};
-  size_t staging_bytes_ = 0;  // of one buffer
+  static constexpr int32_t kStopTouching = INT32_MAX;
+  std::atomic<int32_t> taken_{0};  // slots that were ever taken, or kStopTouching
+  size_t staging_bytes_ = 0;       // of one buffer
   AlignedBuffer staging_;
   std::vector<int> free_staging_;
   std::vector<Slot> slots_;

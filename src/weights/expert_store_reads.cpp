@@ -21,6 +21,10 @@ void ExpertStore::load(int32_t index, int32_t expert, bool guess) {
   Slot& slot = at(index);
   std::erase(guess_queue_, index);
   std::erase(demand_queue_, index);
+  if (index >= taken_.load(std::memory_order_relaxed)) {
+    taken_.store(index + 1);
+    taken_.notify_one();
+  }
   if (!guess) slot.layer = layer_;
   slot.expert = expert;
   slot.guess = guess;
