@@ -263,7 +263,7 @@ void ExpertStore::end() noexcept {
   }
   cache_.end();
   open_ = false;
-  plan_.clear();
+  plan_.clear(), given_.clear();
   ctx_.pool.expect_work(false);
   start_reads();
   collect(false);

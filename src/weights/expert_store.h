@@ -127,6 +127,7 @@ class ExpertStore final : public ExpertSource {
   void forget_stale_guesses();
   void start_reads();
   bool layer_waits() const;
+  int demands_reading() const;
   bool start(int32_t slot);
   Extent extent(int32_t slot, int piece) const;
   int pieces(int32_t slot) const;
@@ -181,7 +182,7 @@ class ExpertStore final : public ExpertSource {
   std::vector<Ready> ready_;
   int32_t ungiven_ = 0;
   int reading_ = 0;        // slots that are being read
-  int reading_limit_ = 0;  // while the open layer has demands
+  int reading_limit_ = 0;  // of the open layer's demands
   int64_t reads_under_way_ = 0, reads_ = 0, disk_bytes_ = 0, retries_ = 0;
   double stall_s_ = 0;
   ExpertStoreLog* log_ = nullptr;

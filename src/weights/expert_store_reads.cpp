@@ -42,7 +42,10 @@ void ExpertStore::load(int32_t index, int32_t expert, bool guess) {
 /// may answer what is queued together all at once, so that a guess beside a demand would delay it.
 void ExpertStore::start_reads() {
   size_t n = 0;
-  while (n < demand_queue_.size() && start(demand_queue_[n])) ++n;
+  for (int room = reading_limit_ - demands_reading(); room > 0 && n < demand_queue_.size(); --room) {
+    if (!start(demand_queue_[n])) break;
+    ++n;
+  }
   demand_queue_.erase(demand_queue_.begin(), demand_queue_.begin() + static_cast<std::ptrdiff_t>(n));
   if (guess_queue_.empty() || layer_waits()) return;
   n = 0;
@@ -59,12 +62,16 @@ void ExpertStore::start_reads() {
 
 /// Whether an expert that the open layer needs has not arrived yet.
 bool ExpertStore::layer_waits() const {
-  if (!demand_queue_.empty()) return true;
+  const bool unstarted = std::find(given_.begin(), given_.end(), Given::kNotStarted) != given_.end();
+  return !demand_queue_.empty() || unstarted || demands_reading() > 0;
+}
+
+int ExpertStore::demands_reading() const {
+  int count = 0;
   for (size_t i = 0; i < plan_.size(); ++i) {
-    if (given_[i] == Given::kNotStarted) return true;
-    if (given_[i] == Given::kStarted && at(plan_[i].slot).state == State::kReading) return true;
+    count += given_[i] == Given::kStarted && at(plan_[i].slot).state == State::kReading ? 1 : 0;
   }
-  return false;
+  return count;
 }
 
 int ExpertStore::pieces(int32_t slot) const {
@@ -97,7 +104,7 @@ const uint8_t* ExpertStore::piece_data(int32_t index, int piece) const {
 
 bool ExpertStore::start(int32_t index) {
   Slot& slot = at(index);
-  if (reading_ >= (slot.guess ? buffers() : reading_limit_)) return false;
+  if (reading_ >= buffers()) return false;
   if (pack_.layers == 0) {
     if (free_staging_.empty() && !slot.guess) finish_arrived(true);
     if (free_staging_.empty()) return false;
