@@ -158,7 +158,7 @@ class Experts(unittest.TestCase):
         free = mete_json(*self.BASE, "-n", 8)
         self.assertNotIn("experts", free["receipt"])
         slots = []
-        for ceiling in (104, 112, 150):
+        for ceiling in (107, 118, 150):
             out = mete_json(*self.BASE, "-n", 8, "--memory", f"{ceiling}MiB")
             self.assertEqual(out["logits_hash"], free["logits_hash"])
             receipt = out["receipt"]

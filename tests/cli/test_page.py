@@ -147,7 +147,7 @@ class Page(unittest.TestCase):
     def test_errors_are_shown(self):
         self.browser.script("document.getElementById('temperature').value = -5")
         self.ask("x")
-        self.assertRegex(self.browser.text(".error")[0], "temperature")
+        self.assertRegex(self.browser.wait(lambda: self.browser.text(".error"))[0], "temperature")
         self.browser.script("document.getElementById('temperature').value = 0")
 
     def test_memory_and_requests_are_shown(self):
