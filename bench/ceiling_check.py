@@ -67,6 +67,16 @@ class Group:
         self.path.rmdir()
 
 
+def need_group(checks):
+    """Ends the script with 77 where there is no memory cgroup to work in."""
+    try:
+        with Group():
+            pass
+    except OSError as error:
+        print(f"{pathlib.Path(sys.argv[0]).name}: {error}: {checks} checks skipped")
+        sys.exit(77)
+
+
 def evict(path):
     fd = os.open(path, os.O_RDONLY)
     os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
@@ -132,12 +142,7 @@ def main():
     parser.add_argument("extra", nargs="*", help="options for mete run, after --")
     arguments = parser.parse_args()
 
-    try:
-        with Group():
-            pass
-    except OSError as error:
-        print(f"ceiling_check.py: {error}: {2 * arguments.ceilings} checks skipped")
-        sys.exit(77)
+    need_group(2 * arguments.ceilings)
     text = pathlib.Path(arguments.text).read_bytes().decode(errors="replace")
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as prompt:
         prompt.write(text[:int(2.5 * arguments.context)])

@@ -24,7 +24,7 @@ import tempfile
 import threading
 import time
 
-from ceiling_check import MIB, Group, evict, size
+from ceiling_check import MIB, Group, evict, need_group, size
 
 CLIENTS, KEY = 4, "key-of-this-check"
 
@@ -157,12 +157,7 @@ def main():
     parser.add_argument("-o", "--output", help="Markdown file to append the table to")
     parser.add_argument("extra", nargs="*", help="options for mete serve, after --")
     arguments = parser.parse_args()
-    try:
-        with Group():
-            pass
-    except OSError as error:
-        print(f"ceiling_serve.py: {error}: {2 * arguments.ceilings} checks skipped")
-        sys.exit(77)
+    need_group(2 * arguments.ceilings)
     text = pathlib.Path(arguments.text).read_bytes().decode(errors="replace")
     length = 2 * arguments.context  # characters: most of the context
     prompts = [text[i * length // 2:i * length // 2 + length] for i in range(arguments.requests)]

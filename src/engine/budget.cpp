@@ -283,6 +283,17 @@ Result<MemoryPlan> Planner::run() {
 
 }  // namespace
 
+KvConfig kv_shape(const ModelConfig& model) {
+  KvConfig kv;
+  kv.kv_layers = model.kv_layers;
+  kv.kv_heads = model.kv_heads;
+  kv.head_dim = model.head_dim;
+  kv.value_dim = model.value_dim;
+  kv.value_in_key = model.value_in_key;
+  kv.windows.assign(model.windows.begin(), model.windows.begin() + model.kv_layers);
+  return kv;
+}
+
 int64_t window_sequences(int64_t max_seqs) { return 2 * max_seqs; }
 
 const char* name(MemoryItem item) {

@@ -79,6 +79,9 @@ struct MemoryPlan {
   std::string lines_text() const;  ///< "weights 92.1, kv 22.5, ... MiB": lines that are not 0
 };
 
+/// The KV cache of a model: its shape and windows; codecs, page_slots and sizes are still to be set.
+KvConfig kv_shape(const ModelConfig& model);
+
 /// Windows for which sliding layers have KV pages: as many kept prefixes as sequences that run.
 int64_t window_sequences(int64_t max_seqs);
 

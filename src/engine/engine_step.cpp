@@ -13,10 +13,8 @@ namespace {
 SamplingParams sampling_of(const Request& request, const Tokenizer& tokenizer) {
   SamplingParams sampling = request.sampling;
   if (!request.ignore_eos) return sampling;
-  for (int32_t id = 0; id < tokenizer.vocab_size(); ++id) {
-    if (tokenizer.is_end_of_generation(id)) {
-      sampling.logit_bias.emplace_back(id, -std::numeric_limits<float>::infinity());
-    }
+  for (const int32_t id : tokenizer.end_tokens()) {
+    sampling.logit_bias.emplace_back(id, -std::numeric_limits<float>::infinity());
   }
   return sampling;
 }

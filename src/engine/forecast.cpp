@@ -56,12 +56,8 @@ ReplayedRate replay_plan(const RoutingTrace& trace, const ModelConfig& model, co
   ExpertOptions planned = options;
   planned.slots_per_layer = plan.slots_per_layer;
   const ExpertStoreConfig store = expert_store_config(planned, experts, &rule);
-  ExpertCacheConfig cache;
-  cache.layers = trace.layers;
-  cache.experts = trace.experts;
-  cache.slots = store.slots;
-  cache.shared = store.shared;
-  cache.replace = store.replace;
+  ExpertCacheConfig cache = expert_cache_config(experts, store);
+  cache.guesses = 0;  // tokens one by one have no hints
   const ExpertCounts counts = replay(tokens_of(trace), cache);
   if (counts.hits + counts.misses == 0) throw bad_usage("the trace holds no visits");
   return {static_cast<double>(counts.hits) / static_cast<double>(counts.hits + counts.misses),

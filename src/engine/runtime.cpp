@@ -19,13 +19,7 @@ RuntimeConfig with_defaults(RuntimeConfig config) {
 std::string model_path(const RuntimeConfig& config) { return resolve_model_path(config.model_path).value(); }
 
 KvConfig kv_config(const RuntimeConfig& config, const ModelConfig& model) {
-  KvConfig kv;
-  kv.kv_layers = model.kv_layers;
-  kv.kv_heads = model.kv_heads;
-  kv.head_dim = model.head_dim;
-  kv.value_dim = model.value_dim;
-  kv.value_in_key = model.value_in_key;
-  kv.windows.assign(model.windows.begin(), model.windows.begin() + model.kv_layers);
+  KvConfig kv = kv_shape(model);
   kv.key_codec = config.key_codec;
   kv.value_codec = config.value_codec;
   kv.page_slots = config.page_slots;

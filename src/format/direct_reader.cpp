@@ -141,6 +141,15 @@ Status DirectFiles::open(const std::vector<std::string>& paths, bool direct) {
   return {};
 }
 
+Status DirectFiles::open(const GgufFile& file, bool direct) {
+  if (Status opened = open(file.paths(), direct); !opened) return opened;
+  uint64_t bytes = 0;
+  for (const File& part : files_) bytes += part.bytes;
+  if (bytes == file.file_bytes()) return {};
+  return run_failure("{}: {} bytes, expected {}: the file changed while it was loaded", file.paths()[0],
+                     bytes, file.file_bytes());
+}
+
 Status DirectFiles::check_unchanged() const {
   for (const File& file : files_) {
     struct stat status {};
@@ -164,6 +173,15 @@ bool DirectFiles::all_direct() const {
 
 std::unique_ptr<AsyncReader> make_thread_reader(const DirectFiles& files, int depth, int threads) {
   return std::make_unique<ThreadReader>(files, depth, threads);
+}
+
+ReadState advance_read(int64_t result, uint64_t needed, uint64_t* done, int* error) {
+  const uint64_t got = result < 0 ? 0 : static_cast<uint64_t>(result), pages = round_down_read(got);
+  if (*done + got >= needed) return ReadState::kComplete;
+  *done += pages;
+  if (pages > 0) return ReadState::kAgain;
+  *error = result < 0 ? static_cast<int>(-result) : EIO;
+  return ReadState::kStuck;
 }
 
 Result<std::unique_ptr<AsyncReader>> make_reader(const DirectFiles& files, const ReaderConfig& config) {

@@ -10,10 +10,15 @@
 #include <vector>
 
 #include "base/error.h"
+#include "format/gguf.h"
 
 namespace mete {
 
 inline constexpr uint64_t kReadAlign = 4096;  ///< of offset, length and buffer
+constexpr uint64_t round_up_read(uint64_t bytes) {
+  return (bytes + kReadAlign - 1) / kReadAlign * kReadAlign;
+}
+constexpr uint64_t round_down_read(uint64_t bytes) { return bytes / kReadAlign * kReadAlign; }
 
 /// Files opened for reading, direct where that is possible.
 class DirectFiles {
@@ -25,6 +30,8 @@ class DirectFiles {
 
   /// `direct`: try O_DIRECT. Error(kRuntime) naming the file that cannot be opened.
   Status open(const std::vector<std::string>& paths, bool direct);
+  /// The parts of a model file. Error(kRuntime) also if they are not what `file` was made of.
+  Status open(const GgufFile& file, bool direct);
   /// Error(kRuntime) naming a file that is not what it was when it was opened: size, time of change.
   Status check_unchanged() const;
 
@@ -59,6 +66,12 @@ struct ReadDone {
   uint64_t tag;
   int64_t result;  ///< bytes read (fewer at the end of the file), or -errno
 };
+
+/// A read may end early anywhere. kAgain: it goes on at `done`, behind the last page that arrived in full;
+/// kStuck: none did, and `error` is the errno.
+enum class ReadState { kComplete, kAgain, kStuck };
+/// `result` of a read at `done`, of which `needed` bytes must arrive in all.
+ReadState advance_read(int64_t result, uint64_t needed, uint64_t* done, int* error);
 
 class AsyncReader {
  public:

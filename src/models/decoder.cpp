@@ -254,18 +254,13 @@ void Decoder::tap(const Batch& batch, int64_t layer, Outputs& outputs) noexcept 
   std::memcpy(outputs.taps + (found - layers.begin()) * floats, x_, static_cast<size_t>(floats) * 4);
 }
 
-bool Decoder::last_tapped(const Batch& batch) const noexcept {
-  return !batch.tap_layers.empty() && batch.tap_layers.back() == config_.layers - 1;
-}
-
 bool Decoder::nothing_wanted(const Batch& batch, int64_t layer) const noexcept {
-  const bool tapped = !batch.tap_layers.empty() && batch.tap_layers.back() >= layer;
-  return layer >= config_.kv_layers - 1 && wanted_.empty() && !tapped;
+  return layer >= config_.kv_layers - 1 && wanted_.empty() && !tapped_from(batch, layer);
 }
 
 int64_t Decoder::keep_wanted_rows(const Batch& batch, int64_t layer, int64_t rows, float* attended,
                                   int64_t width) const noexcept {
-  if (layer != config_.layers - 1 || last_tapped(batch)) return rows;
+  if (layer != config_.layers - 1 || tapped_from(batch, layer)) return rows;
   compact_rows(x_, config_.d_model, wanted_);
   compact_rows(attended, width, wanted_);
   return static_cast<int64_t>(wanted_.size());

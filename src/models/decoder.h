@@ -98,7 +98,10 @@ class Decoder : public Model {
 
  private:
   int64_t activation_floats(int64_t rows) const;
-  bool last_tapped(const Batch& batch) const noexcept;
+  /// Whether this layer or one behind it is tapped.
+  static bool tapped_from(const Batch& batch, int64_t layer) noexcept {
+    return !batch.tap_layers.empty() && batch.tap_layers.back() >= layer;
+  }
 
   RowTable embedding_;
   Linear output_;

@@ -3,20 +3,10 @@
 #include <algorithm>
 #include <cmath>
 
+#include "ops/over_rows.h"
+
 namespace mete {
 namespace {
-
-// As in elementwise.cpp. Never changes a bit.
-constexpr int64_t kPieceElements = 8192;
-
-template <typename Body>
-void over_rows(Context& ctx, int64_t rows, int64_t elements, Body body) {
-  ctx.enter(Part::kElementwise);
-  const int64_t grain = std::max<int64_t>(1, kPieceElements / std::max<int64_t>(1, elements));
-  ctx.pool.parallel_for(rows, grain, [&](int64_t begin, int64_t end, int) {
-    for (int64_t r = begin; r < end; ++r) body(r);
-  });
-}
 
 /// Row r of each stream.
 std::array<const float*, kMaxAltupStreams> rows_of(const AltupStreams& streams, int64_t r, int64_t n) {

@@ -3,20 +3,10 @@
 #include <algorithm>
 #include <cstring>
 
+#include "ops/over_rows.h"
+
 namespace mete {
 namespace {
-
-// Below this many elements per piece a fork-join costs more than it saves. Never changes a bit.
-constexpr int64_t kPieceElements = 8192;
-
-template <typename Body>
-void over_rows(Context& ctx, int64_t rows, int64_t n, Body body) {
-  ctx.enter(Part::kElementwise);
-  const int64_t grain = std::max<int64_t>(1, kPieceElements / std::max<int64_t>(1, n));
-  ctx.pool.parallel_for(rows, grain, [&](int64_t begin, int64_t end, int) {
-    for (int64_t r = begin; r < end; ++r) body(r);
-  });
-}
 
 template <typename Body>
 void over_elements(Context& ctx, int64_t count, Body body) {

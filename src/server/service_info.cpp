@@ -51,9 +51,7 @@ void Service::on_loaded(std::exception_ptr error) {
     }
     config_.defaults.vocab = runtime.model_config().vocab;
     config_.defaults.tokenizer = &runtime.tokenizer();
-    for (int32_t id = 0; id < runtime.tokenizer().vocab_size(); ++id) {
-      if (runtime.tokenizer().is_end_of_generation(id)) config_.defaults.end_tokens.push_back(id);
-    }
+    config_.defaults.end_tokens = runtime.tokenizer().end_tokens();
     names_ = config_.aliases;
     names_.push_back(stem_of(config_.model_file));
     model_.name = names_[0];

@@ -274,6 +274,13 @@ bool Tokenizer::add_bos() const { return impl_->add_bos; }
 bool Tokenizer::add_eos() const { return impl_->add_eos; }
 bool Tokenizer::add_space_prefix() const { return impl_->add_space_prefix; }
 bool Tokenizer::is_end_of_generation(int32_t id) const { return impl_->vocab.ends_generation(id); }
+std::vector<int32_t> Tokenizer::end_tokens() const {
+  std::vector<int32_t> out;
+  for (int32_t id = 0; id < vocab_size(); ++id) {
+    if (is_end_of_generation(id)) out.push_back(id);
+  }
+  return out;
+}
 bool Tokenizer::is_special(int32_t id) const { return impl_->vocab.is_special(id); }
 std::string_view Tokenizer::kind() const { return impl_->kind; }
 

@@ -69,6 +69,7 @@ class Tokenizer {
 
   /// End of sequence, turn or message: eos, eot, eom and the end-of-turn spellings that are in common use.
   bool is_end_of_generation(int32_t id) const;
+  std::vector<int32_t> end_tokens() const;  ///< all of these, ascending
   /// Control and unknown tokens: not shown when printing, never made from user text.
   bool is_special(int32_t id) const;
 

@@ -14,14 +14,12 @@
 namespace mete {
 namespace {
 
-uint64_t round_up(uint64_t bytes) { return (bytes + kReadAlign - 1) / kReadAlign * kReadAlign; }
-
 /// Room for one expert of any layer as it comes from the model file: every piece with its neighbours' bytes.
 size_t staging_bytes(const ExpertLayout& layout) {
   size_t most = 0;
   for (const ExpertLayerLayout& layer : layout.layers) {
     size_t bytes = 0;
-    for (const ExpertPiece& piece : layer.pieces) bytes += round_up(piece.bytes) + kReadAlign;
+    for (const ExpertPiece& piece : layer.pieces) bytes += round_up_read(piece.bytes) + kReadAlign;
     most = std::max(most, bytes);
   }
   return most;
@@ -34,7 +32,9 @@ size_t all_staging_bytes(const ExpertLayout& layout, int buffers) {
   return (staging_bytes(layout) * static_cast<size_t>(buffers) + kHugePage - 1) / kHugePage * kHugePage;
 }
 
-ExpertCacheConfig cache_config(const ExpertDeclaration& d, const ExpertStoreConfig& c) {
+}  // namespace
+
+ExpertCacheConfig expert_cache_config(const ExpertDeclaration& d, const ExpertStoreConfig& c) {
   ExpertCacheConfig out;
   out.layers = static_cast<int32_t>(d.layers.size());
   out.experts = static_cast<int32_t>(d.experts);
@@ -47,8 +47,6 @@ ExpertCacheConfig cache_config(const ExpertDeclaration& d, const ExpertStoreConf
   if (c.slots < floor) throw bad_usage("experts: {} slots, expected at least {}", c.slots, floor);
   return out;
 }
-
-}  // namespace
 
 int64_t expert_slot_bytes(const ExpertDeclaration& declaration) {
   return static_cast<int64_t>(make_expert_layout(declaration).slot_bytes);
@@ -75,15 +73,9 @@ ExpertStore::ExpertStore(Context& ctx, const GgufFile& file, const ExpertDeclara
       declaration_(declaration),
       config_(config),
       layout_(make_expert_layout(declaration)),
-      cache_(cache_config(declaration, config)) {
+      cache_(expert_cache_config(declaration, config)) {
   if (config_.pack_path.empty()) {
-    files_.open(file.paths(), config_.direct).or_throw();
-    uint64_t bytes = 0;
-    for (int i = 0; i < files_.count(); ++i) bytes += files_.size(i);
-    if (bytes != file.file_bytes()) {
-      throw run_failure("{}: {} bytes, expected {}: the file changed while it was loaded", file.paths()[0],
-                        bytes, file.file_bytes());
-    }
+    files_.open(file, config_.direct).or_throw();
     staging_bytes_ = staging_bytes(layout_);
     staging_ = AlignedBuffer(all_staging_bytes(layout_, buffers()), true);
     for (int i = buffers() - 1; i >= 0; --i) free_staging_.push_back(i);

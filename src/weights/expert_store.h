@@ -64,6 +64,10 @@ int64_t expert_store_floor_slots(const ExpertDeclaration& declaration, bool shar
 /// The least bytes with which a store can work: fixed bytes and floor slots.
 int64_t expert_store_floor_bytes(const ExpertDeclaration& declaration, const ExpertStoreConfig& config);
 
+/// The decisions of a store of this configuration, as replay makes them. Throws Error(kUsage) below the
+/// floor.
+ExpertCacheConfig expert_cache_config(const ExpertDeclaration& declaration, const ExpertStoreConfig& config);
+
 class ExpertStore final : public ExpertSource {
  public:
   /// `declaration` must outlive the store. Throws Error: kRuntime for files that cannot be opened or memory

@@ -2,19 +2,11 @@
 #include <xxhash.h>
 
 #include <algorithm>
-#include <atomic>
-#include <cerrno>
 #include <cstring>
 
 #include "weights/expert_store.h"
 
 namespace mete {
-namespace {
-
-uint64_t round_up(uint64_t bytes) { return (bytes + kReadAlign - 1) / kReadAlign * kReadAlign; }
-uint64_t round_down(uint64_t bytes) { return bytes / kReadAlign * kReadAlign; }
-
-}  // namespace
 
 /// The slot is to hold this expert of layer at(slot).layer (a guess) or of the open layer.
 void ExpertStore::load(int32_t index, int32_t expert, bool guess) {
@@ -87,11 +79,12 @@ ExpertStore::Extent ExpertStore::extent(int32_t index, int piece) const {
   }
   const ExpertLayerLayout& layer = layout_.layers[static_cast<size_t>(slot.layer)];
   uint8_t* out = const_cast<uint8_t*>(staging_.data()) + static_cast<size_t>(slot.staging) * staging_bytes_;
-  for (int i = 0; i < piece; ++i) out += round_up(layer.pieces[static_cast<size_t>(i)].bytes) + kReadAlign;
+  for (int i = 0; i < piece; ++i)
+    out += round_up_read(layer.pieces[static_cast<size_t>(i)].bytes) + kReadAlign;
   const ExpertPiece& p = layer.pieces[static_cast<size_t>(piece)];
   const uint64_t begin = p.offset + static_cast<uint64_t>(slot.expert) * p.bytes;
-  const uint64_t needed = begin - round_down(begin) + p.bytes;
-  return {p.part, round_down(begin), round_up(needed), needed, out};
+  const uint64_t needed = begin - round_down_read(begin) + p.bytes;
+  return {p.part, round_down_read(begin), round_up_read(needed), needed, out};
 }
 
 /// Where the piece's own bytes start.
@@ -158,14 +151,9 @@ void ExpertStore::take(const ReadDone& done) {
     return;
   }
   const Extent e = extent(index, static_cast<int>(piece));
-  const uint64_t got = done.result < 0 ? 0 : static_cast<uint64_t>(done.result);
-  if (slot.done[piece] + got < e.needed) {
-    // A read may end early anywhere; it goes on at a page that has arrived in full. One without progress
-    // failed.
-    slot.done[piece] += round_down(got);
-    const bool progress = round_down(got) > 0;
-    if (!progress) slot.error = done.result < 0 ? static_cast<int>(-done.result) : EIO;
-    if (progress || slot.attempts++ < config_.retries) {
+  const ReadState state = advance_read(done.result, e.needed, &slot.done[piece], &slot.error);
+  if (state != ReadState::kComplete) {
+    if (state == ReadState::kAgain || slot.attempts++ < config_.retries) {
       ++retries_;
       submit(index, static_cast<int>(piece));
       return;

@@ -1,7 +1,6 @@
 #include "weights/row_store.h"
 
 #include <algorithm>
-#include <cerrno>
 #include <cstring>
 
 #include "quant/dequant.h"
@@ -12,13 +11,10 @@ namespace {
 constexpr size_t kWays = 8;                  // cached rows of a set, the least recently used gives way
 constexpr uint64_t kLeastBuffer = 16 << 10;  // so that neighbouring rows are one read
 
-uint64_t round_up(uint64_t bytes) { return (bytes + kReadAlign - 1) / kReadAlign * kReadAlign; }
-uint64_t round_down(uint64_t bytes) { return bytes / kReadAlign * kReadAlign; }
-
 size_t bytes_of_row(const GgufTensor& table) { return row_bytes(table.type, table.cols()); }
 
 size_t bytes_of_buffer(const GgufTensor& table) {
-  return std::max(round_up(bytes_of_row(table)) + kReadAlign, kLeastBuffer);
+  return std::max(round_up_read(bytes_of_row(table)) + kReadAlign, kLeastBuffer);
 }
 
 /// Sets of the row cache.
@@ -44,7 +40,7 @@ int64_t row_store_bytes(const GgufTensor& table, const RowStoreConfig& config, i
   constexpr size_t kRing = 16 << 10;  // submissions and completions
   const size_t rows = cache_sets(table, config) * kWays;
   const size_t buffers = static_cast<size_t>(config.depth) * bytes_of_buffer(table);
-  return static_cast<int64_t>(round_up(rows * bytes_of_row(table)) + rows * 16 + buffers + kRing) +
+  return static_cast<int64_t>(round_up_read(rows * bytes_of_row(table)) + rows * 16 + buffers + kRing) +
          max_rows * 48;
 }
 
@@ -59,13 +55,7 @@ RowStore::RowStore(const GgufFile& file, const GgufTensor& table, const RowStore
       cached_(cache_sets(table, config) * kWays),
       reads_(static_cast<size_t>(config.depth)) {
   static_assert(sizeof(Cached) == 16 && sizeof(Wanted) + sizeof(Missed) + sizeof(Copy) == 48);
-  files_.open(file.paths(), config_.direct).or_throw();
-  uint64_t bytes = 0;
-  for (int i = 0; i < files_.count(); ++i) bytes += files_.size(i);
-  if (bytes != file.file_bytes()) {
-    throw run_failure("{}: {} bytes, expected {}: the file changed while it was loaded", file.paths()[0],
-                      bytes, file.file_bytes());
-  }
+  files_.open(file, config_.direct).or_throw();
   for (int i = config_.depth - 1; i >= 0; --i) free_buffers_.push_back(i);
   wanted_.reserve(static_cast<size_t>(max_rows));
   missed_.reserve(static_cast<size_t>(max_rows));
@@ -149,19 +139,21 @@ Status RowStore::read_missed(Context& ctx, float* out) {
 
 /// Starts one read of the missed rows from `first` on whose pages are adjacent; the first row after them.
 size_t RowStore::start_read(size_t first) {
-  const uint64_t begin = round_down(row_at(missed_[first].id));
+  const uint64_t begin = round_down_read(row_at(missed_[first].id));
   uint64_t end = row_at(missed_[first].id) + row_bytes_;
   admit(missed_[first].id);
   size_t last = first + 1;
   for (; last < missed_.size(); ++last) {
     const uint64_t at = row_at(missed_[last].id);
-    if (round_down(at) > round_up(end) || round_up(at + row_bytes_) - begin > buffer_bytes_) break;
+    if (round_down_read(at) > round_up_read(end) || round_up_read(at + row_bytes_) - begin > buffer_bytes_)
+      break;
     end = at + row_bytes_;
     admit(missed_[last].id);
   }
   const int index = free_buffers_.back();
   free_buffers_.pop_back();
-  reads_[static_cast<size_t>(index)] = {first, last - first, begin, round_up(end) - begin, end - begin, 0, 0};
+  reads_[static_cast<size_t>(index)] = {
+      first, last - first, begin, round_up_read(end) - begin, end - begin, 0, 0};
   submit(index);
   return last;
 }
@@ -180,17 +172,14 @@ bool RowStore::take(const ReadDone& done, Status* status) {
   --under_way_;
   ++stats_.reads;
   stats_.disk_bytes += std::max<int64_t>(0, done.result);
-  const uint64_t got = done.result < 0 ? 0 : static_cast<uint64_t>(done.result);
-  if (r.done + got < r.needed) {
-    // A read may end early anywhere; it goes on at a page that has arrived in full.
-    const bool progress = round_down(got) > 0;
-    r.done += round_down(got);
-    if (progress || r.attempts++ < config_.retries) {
+  int error = 0;
+  const ReadState state = advance_read(done.result, r.needed, &r.done, &error);
+  if (state != ReadState::kComplete) {
+    if (state == ReadState::kAgain || r.attempts++ < config_.retries) {
       ++stats_.retries;
       submit(index);
       return false;
     }
-    const int error = done.result < 0 ? static_cast<int>(-done.result) : EIO;
     *status =
         run_failure("{}: cannot read row {} of tensor \"{}\": {} ({} attempts)", files_.path(table_.part),
                     missed_[r.first].id, table_.name, std::strerror(error), r.attempts);

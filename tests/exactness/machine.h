@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/budget.h"
 #include "kv/kv_cache.h"
 #include "models/model.h"
 #include "testing/model_path.h"
@@ -43,14 +44,8 @@ class Machine {
     load.rows_on_disk = config.rows_on_disk;
     load.rows = config.rows;
     model_ = load_model(context_, file, load);
-    const ModelConfig& m = model_->config();
-    KvConfig kv;
-    kv.kv_layers = m.kv_layers;
-    kv.kv_heads = m.kv_heads;
-    kv.head_dim = m.head_dim;
-    kv.value_dim = m.value_dim;
-    kv.value_in_key = m.value_in_key;
-    if (config.free_hidden) kv.windows.assign(m.windows.begin(), m.windows.begin() + m.kv_layers);
+    KvConfig kv = kv_shape(model_->config());
+    if (!config.free_hidden) kv.windows.clear();
     kv.key_codec = kv.value_codec = config.codec;
     kv.page_slots = config.page_slots;
     kv.max_slots = config.context * 4;

@@ -130,14 +130,6 @@ class OpenGrammar final : public Grammar {
   std::shared_ptr<const SpecialTokens> special_;
 };
 
-std::vector<int32_t> end_tokens(const Tokenizer& tokenizer) {
-  std::vector<int32_t> out;
-  for (int32_t id = 0; id < tokenizer.vocab_size(); ++id) {
-    if (tokenizer.is_end_of_generation(id)) out.push_back(id);
-  }
-  return out;
-}
-
 }  // namespace
 
 GrammarCompiler::GrammarCompiler(const Tokenizer& tokenizer) : tokenizer_(tokenizer) {}
@@ -145,7 +137,7 @@ GrammarCompiler::~GrammarCompiler() = default;
 
 Result<std::shared_ptr<const Grammar>> GrammarCompiler::gbnf(std::string_view text) {
   const std::lock_guard lock(mutex_);
-  const Result<const Entry*> entry = find(text);
+  const Result<Entry*> entry = find(text);
   if (!entry) return entry.error();
   return (*entry)->grammar;
 }
@@ -153,13 +145,18 @@ Result<std::shared_ptr<const Grammar>> GrammarCompiler::gbnf(std::string_view te
 Result<std::shared_ptr<const Grammar>> GrammarCompiler::open_gbnf(std::string_view text,
                                                                   std::span<const int32_t> shown) {
   const std::lock_guard lock(mutex_);
-  const Result<const Entry*> entry = find(text);
-  if (!entry) return entry.error();
-  return std::shared_ptr<const Grammar>(std::make_shared<OpenGrammar>((*entry)->matcher, tokenizer_, shown));
+  const Result<Entry*> found = find(text);
+  if (!found) return found.error();
+  Entry& entry = **found;
+  if (!entry.open || !std::equal(shown.begin(), shown.end(), entry.shown.begin(), entry.shown.end())) {
+    entry.open = std::make_shared<OpenGrammar>(entry.matcher, tokenizer_, shown);
+    entry.shown.assign(shown.begin(), shown.end());
+  }
+  return entry.open;
 }
 
 /// The entry of a text, made if there is none; valid until the next call.
-Result<const GrammarCompiler::Entry*> GrammarCompiler::find(std::string_view text) {
+Result<GrammarCompiler::Entry*> GrammarCompiler::find(std::string_view text) {
   drop_large();
   const auto known = std::find_if(kept_.begin(), kept_.end(), [&](const Entry& e) { return e.text == text; });
   if (known != kept_.end()) {
@@ -169,11 +166,12 @@ Result<const GrammarCompiler::Entry*> GrammarCompiler::find(std::string_view tex
   Result<GrammarProgram> program = parse_gbnf(text);
   if (!program) return program.error();
   if (!tree_) tree_ = std::make_shared<VocabTree>(tokenizer_);
-  auto matcher = std::make_shared<GrammarMatcher>(std::move(*program), tree_, end_tokens(tokenizer_));
+  auto matcher = std::make_shared<GrammarMatcher>(std::move(*program), tree_, tokenizer_.end_tokens());
   if (matcher->automaton().start() == GrammarAutomaton::kDead) {
     return bad_usage("no text fits the grammar, or it is too ambiguous to follow");
   }
-  kept_.push_front({std::string(text), std::make_shared<CompiledGrammar>(matcher, tokenizer_), matcher});
+  kept_.push_front(
+      {std::string(text), std::make_shared<CompiledGrammar>(matcher, tokenizer_), matcher, nullptr, {}});
   if (kept_.size() > kKept) kept_.pop_back();
   return &kept_.front();
 }

@@ -7,6 +7,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/error.h"
 #include "text/grammar.h"
@@ -39,9 +40,11 @@ class GrammarCompiler {
     std::string text;  // the GBNF
     std::shared_ptr<const Grammar> grammar;
     std::shared_ptr<GrammarMatcher> matcher;
+    std::shared_ptr<const Grammar> open;  // of open_gbnf() with `shown`; null: not asked for yet
+    std::vector<int32_t> shown;
   };
   void drop_large();
-  Result<const Entry*> find(std::string_view text);
+  Result<Entry*> find(std::string_view text);
 
   const Tokenizer& tokenizer_;
   std::mutex mutex_;

@@ -373,6 +373,23 @@ def run(model, tokens):
     return torch.stack([t.reshape(len(tokens), -1) for t in taps]).numpy(), logits.numpy()
 
 
+def write_golden(name, model, config, metadata, tensors, tokens, rows, context):
+    """Runs the model and writes NAME.json and NAME.bin."""
+    taps, logits = run(model, tokens)
+    out = {"metadata": metadata, "tensors": tensors, "tokens": tokens, "rows": rows, "context": context,
+           "layers": config.num_hidden_layers, "d_model": config.hidden_size, "vocab": VOCAB}
+    lines = ",\n".join(f"{json.dumps(key)}: {json.dumps(value, ensure_ascii=True)}" for key, value in out.items())
+    (HERE / f"{name}.json").write_text("{\n" + lines + "\n}\n")
+    data = [np.concatenate([taps[:, row].reshape(-1), logits[row]]) for row in rows]
+    np.concatenate(data).astype("<f4").tofile(HERE / f"{name}.bin")
+    print(name, "rms of residual after each layer:", np.round(np.sqrt((taps**2).mean(axis=(1, 2))), 2),
+          "logits:", round(float(logits.std()), 2))
+
+
+def some_tokens(count):
+    return [(7 + 37 * i + i * i) % VOCAB for i in range(count)]
+
+
 def make(name, spec):
     hf = {"gemma3": "gemma3_text"}.get(spec["arch"], spec.get("hf", spec["arch"]))
     config = transformers.AutoConfig.for_model(hf, **spec["config"])
@@ -381,18 +398,8 @@ def make(name, spec):
     if spec["arch"] == "gemma3":  # a buffer that some versions round to bfloat16
         model.model.embed_tokens.embed_scale = torch.tensor(config.hidden_size ** 0.5)
     tensors = fill(model, spec, config)
-    count, rows = spec.get("tokens", TOKENS), spec.get("rows", ROWS)
-    tokens = [(7 + 37 * i + i * i) % VOCAB for i in range(count)]
-    taps, logits = run(model, tokens)
-    out = {"metadata": metadata(spec, config), "tensors": tensors, "tokens": tokens, "rows": rows,
-           "context": spec.get("context", config.max_position_embeddings), "layers": config.num_hidden_layers,
-           "d_model": config.hidden_size, "vocab": VOCAB}
-    lines = ",\n".join(f"{json.dumps(key)}: {json.dumps(value, ensure_ascii=True)}" for key, value in out.items())
-    (HERE / f"{name}.json").write_text("{\n" + lines + "\n}\n")
-    data = [np.concatenate([taps[:, row].reshape(-1), logits[row]]) for row in rows]
-    np.concatenate(data).astype("<f4").tofile(HERE / f"{name}.bin")
-    print(name, "rms of residual after each layer:", np.round(np.sqrt((taps**2).mean(axis=(1, 2))), 2),
-          "logits:", round(float(logits.std()), 2))
+    write_golden(name, model, config, metadata(spec, config), tensors, some_tokens(spec.get("tokens", TOKENS)),
+                 spec.get("rows", ROWS), spec.get("context", config.max_position_embeddings))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@
 
 The layout of stored tensors follows llama.cpp's converters: experts stacked, gpt-oss's interleaved gate and up taken
 apart, kv_b either whole (old files) or split into a transposed k_b and v_b."""
-import json
 import sys
 
 import numpy as np
@@ -176,17 +175,8 @@ def write(name, spec):
     config._experts_implementation = "eager"
     model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
     tensors = fill(model, spec, config)
-    tokens = [(7 + 37 * i + i * i) % make.VOCAB for i in range(make.TOKENS)]
-    taps, logits = make.run(model, tokens)
-    out = {"metadata": metadata(spec, config), "tensors": tensors, "tokens": tokens, "rows": make.ROWS,
-           "context": config.max_position_embeddings, "layers": config.num_hidden_layers,
-           "d_model": config.hidden_size, "vocab": make.VOCAB}
-    lines = ",\n".join(f"{json.dumps(key)}: {json.dumps(value, ensure_ascii=True)}" for key, value in out.items())
-    (make.HERE / f"{name}.json").write_text("{\n" + lines + "\n}\n")
-    data = [np.concatenate([taps[:, row].reshape(-1), logits[row]]) for row in make.ROWS]
-    np.concatenate(data).astype("<f4").tofile(make.HERE / f"{name}.bin")
-    print(name, "rms of residual after each layer:", np.round(np.sqrt((taps**2).mean(axis=(1, 2))), 2),
-          "logits:", round(float(logits.std()), 2))
+    make.write_golden(name, model, config, metadata(spec, config), tensors, make.some_tokens(make.TOKENS), make.ROWS,
+                      config.max_position_embeddings)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@
 
 The residual stream that is dumped after each layer is the first of the model's streams. The layout of stored tensors
 follows llama.cpp's converter: the matrices of the streams stacked, standard deviations instead of sparsities."""
-import json
 import sys
 
 import numpy as np
@@ -126,17 +125,8 @@ def write(name, spec):
     model.model.embed_tokens.embed_scale = torch.tensor(config.hidden_size ** 0.5)
     model.model.embed_tokens_per_layer.embed_scale = torch.tensor(config.hidden_size_per_layer_input ** 0.5)
     tensors = fill(model, config)
-    tokens = [(7 + 37 * i + i * i) % make.VOCAB for i in range(make.TOKENS)]
-    taps, logits = make.run(model, tokens)
-    out = {"metadata": metadata(config), "tensors": tensors, "tokens": tokens, "rows": make.ROWS,
-           "context": config.max_position_embeddings, "layers": config.num_hidden_layers,
-           "d_model": config.hidden_size, "vocab": make.VOCAB}
-    lines = ",\n".join(f"{json.dumps(key)}: {json.dumps(value, ensure_ascii=True)}" for key, value in out.items())
-    (make.HERE / f"{name}.json").write_text("{\n" + lines + "\n}\n")
-    data = [np.concatenate([taps[:, row].reshape(-1), logits[row]]) for row in make.ROWS]
-    np.concatenate(data).astype("<f4").tofile(make.HERE / f"{name}.bin")
-    print(name, "rms of residual after each layer:", np.round(np.sqrt((taps**2).mean(axis=(1, 2))), 2),
-          "logits:", round(float(logits.std()), 2))
+    make.write_golden(name, model, config, metadata(config), tensors, make.some_tokens(make.TOKENS), make.ROWS,
+                      config.max_position_embeddings)
 
 
 if __name__ == "__main__":
